@@ -1,0 +1,10 @@
+"""Saddle-Free Guidance: curvature and auto-guidance for every diffusion and flow model in ComfyUI."""
+
+WEB_DIRECTORY = "./nodes/web"
+
+
+async def comfy_entrypoint():
+    """The host's entry: the extension that lists the nodes."""
+    from .nodes.extension import SaddleFreeExtension
+
+    return SaddleFreeExtension()

@@ -1,0 +1,14 @@
+"""Eigen-directions of a denoiser's Jacobian, estimated while sampling; needs torch alone."""
+
+from .automatic import automatic_probe_radius
+from .power_iteration import inner, jacobian_vector_product, orthonormalise
+from .tracker import CurvatureEstimate, CurvatureTracker
+
+__all__ = [
+    "CurvatureEstimate",
+    "CurvatureTracker",
+    "automatic_probe_radius",
+    "inner",
+    "jacobian_vector_product",
+    "orthonormalise",
+]

@@ -1,0 +1,46 @@
+"""The three guidance terms. Each returns what to add to the denoised prediction; they add up in any combination."""
+
+import torch
+
+
+def classifier_free(denoised_cond, denoised_uncond, *, scale):
+    """(w - 1) * (D_cond - D_uncond); scale 1 is off. Ho & Salimans 2022 (arXiv 2207.12598), eq. 6.
+
+    denoised_cond, denoised_uncond: [B, ...]. Zero for an image with values that are not finite.
+    """
+    return _away_from(denoised_cond, denoised_uncond, scale)
+
+
+def auto_guidance(denoised, weak_denoised, *, scale):
+    """(w - 1) * (D - D_weak); scale 1 is off. Karras et al. 2024 (arXiv 2406.02507), eq. 3.
+
+    denoised, weak_denoised: [B, ...]. Zero for an image with values that are not finite.
+    """
+    return _away_from(denoised, weak_denoised, scale)
+
+
+def saddle_free(estimate, *, scale):
+    """w * sigma_hat * J v, summed over the directions with v.J.v > 1; scale 0 is off. After arXiv 2511.21863.
+
+    estimate: a CurvatureEstimate; the correction is [B, ...] in the dtype of the denoised prediction. Zero for an image
+    with values that are not finite.
+    """
+    rank = estimate.response.ndim
+    acts = _expand((estimate.rayleigh > 1) & estimate.finite, rank)
+    push = scale * _expand(estimate.sigma_hat[None], rank) * estimate.response
+    return torch.where(acts, push, 0).sum(dim=0).to(estimate.dtype)
+
+
+def _away_from(denoised, other, scale):
+    if denoised.shape != other.shape:
+        raise ValueError(
+            f"the two predictions have shapes {tuple(denoised.shape)} and {tuple(other.shape)}; they must be equal."
+        )
+    dtype = torch.float64 if denoised.dtype == torch.float64 else torch.float32
+    correction = (scale - 1) * (denoised.to(dtype) - other.to(dtype))
+    finite = correction.flatten(1).isfinite().all(dim=1)
+    return torch.where(_expand(finite, correction.ndim), correction, 0).to(denoised.dtype)
+
+
+def _expand(values, rank):
+    return values.reshape(values.shape + (1,) * (rank - values.ndim))

@@ -1,0 +1,100 @@
+"""The demo model's network: a class-conditional U-Net small enough to sample on a laptop's CPU."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CLASSES = 10
+IMAGE_SIZE = 32
+SIGMA_DATA = 0.5
+SIGMA_MIN, SIGMA_MAX = 0.01, 40.0
+HEAD_WIDTH = 24
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions modulated by the embedding, then optional self-attention over all pixels."""
+
+    def __init__(self, channels_in, channels, embedding, attention=False, *, ops, factory):
+        super().__init__()
+        self.norm_in = ops.GroupNorm(8, channels_in, **factory)
+        self.conv_in = ops.Conv2d(channels_in, channels, 3, padding=1, **factory)
+        self.modulation = ops.Linear(embedding, 2 * channels, **factory)
+        self.norm_out = ops.GroupNorm(8, channels, **factory)
+        self.conv_out = ops.Conv2d(channels, channels, 3, padding=1, **factory)
+        self.skip = ops.Conv2d(channels_in, channels, 1, **factory) if channels_in != channels else nn.Identity()
+        self.attention = attention
+        if attention:
+            self.norm_attention = ops.GroupNorm(8, channels, **factory)
+            self.qkv = ops.Conv2d(channels, 3 * channels, 1, **factory)
+            self.projection = ops.Conv2d(channels, channels, 1, **factory)
+
+    def forward(self, x, embedding):
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        h = self.conv_out(F.silu(self.norm_out(h) * (1 + scale) + shift))
+        x = self.skip(x) + h
+        return x + self._attend(x) if self.attention else x
+
+    def _attend(self, x):
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm_attention(x)).reshape(b, 3, c // HEAD_WIDTH, HEAD_WIDTH, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # [B, heads, pixels, head width]
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.projection(mixed.transpose(-1, -2).reshape(b, c, height, width))
+
+
+class DemoUNet(nn.Module):
+    """Preconditioned network F(c_in * x, c_noise, class) of Karras et al. 2022 (EDM), eq. 7.
+
+    x: [B, 3, 32, 32]; timesteps: c_noise, [B]; context: [B, tokens, 10] class weights, all zero for no class.
+    Tokens are averaged, so that combined and concatenated conditions mean a mixture of classes.
+    `operations` lets the host choose the layers that cast weights; torch's own by default.
+    """
+
+    def __init__(self, width=48, blocks=4, embedding=192, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.dtype = dtype
+        ops, factory = operations, {"dtype": dtype, "device": device}
+        block = dict(embedding=embedding, ops=ops, factory=factory)
+        self.embed_time = nn.Sequential(
+            ops.Linear(64, embedding, **factory), nn.SiLU(), ops.Linear(embedding, embedding, **factory)
+        )
+        self.embed_class = ops.Linear(CLASSES, embedding, bias=False, **factory)
+        self.entry = ops.Conv2d(12, width, 3, padding=1, **factory)
+        self.encoder = ResidualBlock(width, width, **block)
+        self.down = ops.Conv2d(width, 2 * width, 2, stride=2, **factory)
+        self.middle = nn.ModuleList(
+            ResidualBlock(2 * width, 2 * width, attention=True, **block) for _ in range(blocks)
+        )
+        self.up = ops.ConvTranspose2d(2 * width, width, 2, stride=2, **factory)
+        self.decoder = nn.ModuleList(ResidualBlock(2 * width, width, **block) for _ in range(2))
+        self.exit_norm = ops.GroupNorm(8, width, **factory)
+        self.exit = ops.Conv2d(width, 12, 3, padding=1, **factory)
+
+    def forward(self, x, timesteps, context=None, **kwargs):
+        frequencies = torch.exp(torch.linspace(0, math.log(100), 32, device=x.device))
+        angles = timesteps.float()[:, None] * frequencies  # [B, 32]
+        embedding = self.embed_time(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
+        if context is not None:
+            embedding = embedding + self.embed_class(context.to(x.dtype).mean(dim=1))
+        embedding = F.silu(embedding)
+
+        entry = self.entry(F.pixel_unshuffle(x, 2))  # [B, width, 16, 16]
+        encoded = self.encoder(entry, embedding)
+        h = self.down(encoded)  # [B, 2 width, 8, 8]
+        for block in self.middle:
+            h = block(h, embedding)
+        h = self.up(h)
+        for block, skip in zip(self.decoder, (encoded, entry)):
+            h = block(torch.cat([h, skip], dim=1), embedding)
+        return F.pixel_shuffle(self.exit(F.silu(self.exit_norm(h))), 2)
+
+
+def denoise(network, x, sigma, context=None):
+    """Denoised prediction D(x; sigma) with EDM preconditioning; x: [B, 3, 32, 32], sigma: [B]."""
+    sigma = sigma.reshape(-1, 1, 1, 1)
+    total = sigma**2 + SIGMA_DATA**2
+    output = network(x / total.sqrt(), sigma.log().flatten() / 4, context)
+    return x * SIGMA_DATA**2 / total + output * sigma * SIGMA_DATA / total.sqrt()

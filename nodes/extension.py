@@ -1,0 +1,14 @@
+"""The list of nodes that the host shows."""
+
+from comfy_api.latest import ComfyExtension
+
+from .demo_model import SaddleFreeDemoModel
+from .saddle_free import SaddleFreeGuidance
+
+
+class SaddleFreeExtension(ComfyExtension):
+    """The pack as the host sees it."""
+
+    async def get_node_list(self):
+        """Node classes in the order in which menus list them."""
+        return [SaddleFreeGuidance, SaddleFreeDemoModel]

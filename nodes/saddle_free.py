@@ -1,0 +1,221 @@
+"""The Saddle-Free Guidance node and what one sampling run of it remembers."""
+
+import logging
+from dataclasses import dataclass
+
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy_api.latest import io
+
+from ..curvature import CurvatureTracker, automatic_probe_radius
+from ..guidance import SigmaWindow, saddle_free, schedule_position
+from .host import RawPredictions, coordinates, evaluate, image_keys, refuse_unusable
+
+KEY = "saddle_free_guidance"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The node's knobs."""
+
+    scale: float
+    guidance_seed: int
+    start_percent: float
+    end_percent: float
+    probe_radius: float
+    refresh_every: int
+    directions: int
+
+
+class SaddleFreeRun:
+    """One sampling run: the tracked directions, the push in use, and whether it ever acted."""
+
+    def __init__(self, settings, guider, noise, sigmas):
+        model_sampling = guider.model_patcher.get_model_object("model_sampling")
+        refuse_unusable(model_sampling)
+        self.settings = settings
+        self.guider = type(guider).__name__
+        self.schedule = sigmas.tolist()
+        self.window = None
+        if settings.start_percent > 0 or settings.end_percent < 1:
+            self.window = SigmaWindow(
+                float(model_sampling.percent_to_sigma(settings.start_percent)),
+                float(model_sampling.percent_to_sigma(settings.end_percent)),
+            )
+        self.image_keys = image_keys(noise)
+        self.predictions = RawPredictions()
+        self.tracker = None
+        self.estimate = None
+        self.position = None
+        self.calls = 0
+        self.active_calls = 0
+        self.acted = None
+
+    def install(self, model_options):
+        """Adds this run's hooks to the run's own copy of the model options."""
+        for kind, wrapper in (
+            (WrappersMP.PREDICT_NOISE, self.predictions.evaluation),
+            (WrappersMP.CALC_COND_BATCH, self.predictions.batch),
+        ):
+            add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
+        comfy.model_patcher.set_model_options_post_cfg_function(model_options, self.post_cfg)
+
+    def post_cfg(self, args):
+        """Post-CFG function: the denoised prediction plus the saddle-free correction."""
+        self.calls += 1
+        if self._cached_by_host(args) or not self._active(args["sigma"]):
+            return args["denoised"]
+        self.active_calls += 1
+        if self._due(args["sigma"]):
+            self.estimate = self._probe(args)
+            above = ((self.estimate.rayleigh > 1) & self.estimate.finite).any()
+            self.acted = above if self.acted is None else self.acted | above
+        return args["denoised"] + saddle_free(self.estimate, scale=self.settings.scale)
+
+    def report(self):
+        """Says once, in one line, why guidance could not act in this run, if so."""
+        if self.calls == 0:
+            reason = f"{self.guider} runs no post-CFG functions with these settings"
+        elif self.active_calls == 0:
+            reason = self._inactive_reason()
+        elif not self.acted.item():
+            reason = f"the model showed no positive curvature at any of {self.active_calls} calls"
+        else:
+            return
+        log.warning("Saddle-Free Guidance did not change this image: %s.", reason)
+
+    def _inactive_reason(self):
+        if self.window is None:
+            return "EasyCache would answer the probes from its cache; remove one of the two, or use LazyCache"
+        return (
+            f"no model call fell between start_percent {self.settings.start_percent:g} and end_percent "
+            f"{self.settings.end_percent:g}"
+        )
+
+    def _cached_by_host(self, args):
+        cache = args["model_options"].get("transformer_options", {}).get("easycache")
+        return getattr(cache, "name", None) == "EasyCache"
+
+    def _active(self, sigma):
+        return self.window is None or self.window.contains(float(sigma[0]))
+
+    def _due(self, sigma):
+        if self.settings.refresh_every == 1 or self.estimate is None:
+            return True
+        position = schedule_position(float(sigma[0]), self.schedule)
+        return abs(position - self.position) >= self.settings.refresh_every
+
+    def _probe(self, args):
+        x, sigma = args["input"], args["sigma"]
+        if self.tracker is None:
+            self.tracker = self._make_tracker(args["model"], x)
+        if self.settings.refresh_every > 1:
+            self.position = schedule_position(float(sigma[0]), self.schedule)
+        alpha, std = coordinates(args["model"].model_sampling, sigma)
+        cond, denoised = self.predictions.main(args)
+        probes = self.tracker.probe(x, std=std).split(len(x))
+        probed = torch.cat([evaluate(args, cond, probe) for probe in probes])
+        return self.tracker.update(denoised, probed, alpha=alpha, std=std)
+
+    def _make_tracker(self, model, x):
+        size = x[0].numel()
+        keys = self.image_keys if self.image_keys is not None and len(self.image_keys) == len(x) else None
+        return CurvatureTracker(
+            seed=self.settings.guidance_seed,
+            probe_radius=self.settings.probe_radius or automatic_probe_radius(model.get_dtype_inference(), size),
+            directions=min(self.settings.directions, size),
+            image_keys=keys,
+        )
+
+
+def guided_sampling(settings):
+    """OUTER_SAMPLE wrapper that gives each sampling run its own state and hooks, and takes them away at its end."""
+
+    def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        guider = executor.class_obj
+        run = SaddleFreeRun(settings, guider, noise, sigmas)
+        model_options = guider.model_options
+        guider.model_options = comfy.model_patcher.create_model_options_clone(model_options)
+        try:
+            run.install(guider.model_options)
+            output = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        finally:
+            guider.model_options = model_options
+        run.report()
+        return output
+
+    return outer_sample
+
+
+class SaddleFreeGuidance(io.ComfyNode):
+    """Adds saddle-free guidance to a model."""
+
+    @classmethod
+    def define_schema(cls):
+        """Inputs and outputs; saved graphs store widget values by position, so inputs are only ever appended."""
+        return io.Schema(
+            node_id="SaddleFreeGuidance",
+            display_name="Saddle-Free Guidance",
+            category="model/patch/saddle-free",
+            description=(
+                "Cleaner, more varied pictures from the model you have: while sampling, finds the direction in which "
+                "the model is undecided between two pictures and pushes the sample out of it. No labels, no second "
+                "model, no training. Costs one extra model evaluation per call."
+            ),
+            search_aliases=["SFG", "saddle", "curvature guidance", "guidance without negative prompt"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to guide. Works with any sampler, guider and CFG."),
+                io.Float.Input(
+                    "scale", default=1.0, min=0.0, max=20.0, step=0.05, round=0.001,
+                    tooltip="How hard the sample is pushed away from saddles. Useful range 0.5 to 3; too much "
+                    "oversimplifies the picture. 0 is off: the same picture as without the node, at no cost.",
+                ),
+                io.Int.Input(
+                    "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
+                    tooltip="Where the search for the direction starts. The same noise with another guidance seed is "
+                    "another picture, so try a few. Any whole number; has no effect when scale is 0.",
+                ),
+                io.Float.Input(
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,
+                    tooltip="When guidance begins, as a share of sampling. 0 is from the first step; later keeps more "
+                    "of the composition that the model would have made. Useful range 0 to 0.5; 1 is off.",
+                ),
+                io.Float.Input(
+                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, round=0.001,
+                    tooltip="When guidance ends, as a share of sampling. 1 is at the last step; earlier saves time "
+                    "and leaves fine detail to the model. Useful range 0.5 to 1; 0 is off.",
+                ),
+                io.Float.Input(
+                    "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
+                    tooltip="How far from the sample the model is asked a second time, in units of the noise level. "
+                    "0 chooses by the model's precision and the latent's size. Useful range 0.05 to 0.5: too small "
+                    "drowns in rounding, too large blurs the direction. Has no off.",
+                ),
+                io.Int.Input(
+                    "refresh_every", default=1, min=1, max=64, advanced=True,
+                    tooltip="Estimate the direction anew every so many steps and reuse the push in between. 1 is "
+                    "every call (best, reuse off); 2 to 4 cost less and want a slightly larger scale.",
+                ),
+                io.Int.Input(
+                    "directions", default=1, min=1, max=16, advanced=True,
+                    tooltip="How many directions are followed at once, each with one extra evaluation. 1 follows only "
+                    "the strongest; 2 to 4 with refresh_every 2 to 4 give more for the same cost. Has no off.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with guidance.")],
+        )
+
+    @classmethod
+    def execute(cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions):
+        """A clone of the model with the guidance attached, or the model itself when scale is 0."""
+        refuse_unusable(model.get_model_object("model_sampling"))
+        if scale == 0:
+            return io.NodeOutput(model)
+        settings = Settings(
+            scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions
+        )
+        guided = model.clone()
+        guided.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(settings))
+        return io.NodeOutput(guided)
