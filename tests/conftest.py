@@ -1,0 +1,21 @@
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import pack  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+pack.load_pack()
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """The real ComfyUI, started once."""
+    from host import Host
+
+    return Host(tmp_path_factory.mktemp("comfyui"))

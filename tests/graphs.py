@@ -1,0 +1,98 @@
+"""Prompts in the host's API format, built a node at a time."""
+
+OFF = {"scale": 0.0}
+KNOBS = {
+    "scale": 1.0,
+    "guidance_seed": 0,
+    "start_percent": 0.0,
+    "end_percent": 1.0,
+    "probe_radius": 0.0,
+    "refresh_every": 1,
+    "directions": 1,
+}
+
+
+class Graph:
+    """A prompt under construction; `add` returns the link to the new node's first output."""
+
+    def __init__(self):
+        self.prompt = {}
+
+    def add(self, class_type, **inputs):
+        name = str(len(self.prompt) + 1)
+        self.prompt[name] = {"class_type": class_type, "inputs": inputs}
+        return [name, 0]
+
+
+def output(link, index):
+    """Another output of the node that `link` points to."""
+    return [link[0], index]
+
+
+def guided(graph, model, **knobs):
+    """Adds a Saddle-Free Guidance node with the given knobs, the rest at their defaults."""
+    return graph.add("SaddleFreeGuidance", model=model, **(KNOBS | knobs))
+
+
+def load(graph, family, models):
+    """Adds the loader and the conditions of a stand-in; returns model, positive, negative."""
+    import stand_ins
+
+    name = stand_ins.write_stand_in(family, models)
+    if stand_ins.FAMILIES[family].folder == "checkpoints":
+        model = graph.add("CheckpointLoaderSimple", ckpt_name=name)
+    else:
+        model = graph.add("UNETLoader", unet_name=name, weight_dtype="default")
+    positive = graph.add("TestConditioning", family=family, seed=1)
+    return model, positive, graph.add("TestConditioning", family=family, seed=2)
+
+
+def sample(graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler="euler", steps=3, seed=7):
+    """Adds a sampler node of any kind, or a custom sampler with one of the host's guiders; returns its latent."""
+    common = {"sampler_name": sampler, "scheduler": "simple", "steps": steps}
+    if guider == "KSampler":
+        return graph.add(
+            "KSampler", model=model, positive=positive, negative=negative, latent_image=latent,
+            seed=seed, cfg=cfg, denoise=1.0, **common,
+        )
+    if guider == "KSamplerAdvanced":
+        return graph.add(
+            "KSamplerAdvanced", model=model, positive=positive, negative=negative, latent_image=latent,
+            add_noise="enable", noise_seed=seed, cfg=cfg, start_at_step=0, end_at_step=10000,
+            return_with_leftover_noise="disable", **common,
+        )
+    if guider == "BasicGuider":
+        made = graph.add("BasicGuider", model=model, conditioning=positive)
+    elif guider == "CFGGuider":
+        made = graph.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg)
+    elif guider == "DualCFGGuider":
+        made = graph.add(
+            "DualCFGGuider", model=model, cond1=positive, cond2=negative, negative=negative,
+            cfg_conds=cfg, cfg_cond2_negative=cfg, style="regular",
+        )
+    else:
+        raise ValueError(guider)
+    return graph.add(
+        "SamplerCustomAdvanced", noise=graph.add("RandomNoise", noise_seed=seed), guider=made,
+        sampler=graph.add("KSamplerSelect", sampler_name=sampler),
+        sigmas=graph.add("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0),
+        latent_image=latent,
+    )
+
+
+def stand_in_run(models, family, *, batch=1, knobs=None, watch=None, pick=None, guider="KSampler", **sampling):
+    """A whole prompt: stand-in, watch, guidance unless `knobs` is None, one sampler, capture.
+
+    watch: (evaluation at which to break off, how); pick: sample only this image of the batch.
+    """
+    graph = Graph()
+    model, positive, negative = load(graph, family, models)
+    at, how = watch or (0, "interrupt")
+    model = graph.add("TestWatch", model=model, break_at=at, how=how)
+    if knobs is not None:
+        model = guided(graph, model, **knobs)
+    latent = graph.add("TestLatent", family=family, batch_size=batch)
+    if pick is not None:
+        latent = graph.add("LatentFromBatch", samples=latent, batch_index=pick, length=1)
+    graph.add("TestCapture", samples=sample(graph, guider, model, positive, negative, latent, **sampling))
+    return graph.prompt

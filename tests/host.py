@@ -1,0 +1,74 @@
+"""A real ComfyUI in this process: its own folders, its own server object, its executor."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests"
+
+
+class Host:
+    """Runs prompts through the host's executor; results and events are what the test nodes recorded."""
+
+    def __init__(self, base):
+        self.models = base / "models"
+        self.output = base / "output"
+        comfyui = Path(os.environ["COMFYUI_PATH"])
+        _enter(comfyui, base)
+        import execution
+        import nodes
+        import server
+
+        self.execution, self.nodes = execution, nodes
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.server = server.PromptServer(self.loop)
+        self.loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+        for folder in (ROOT, TESTS / "host_nodes"):
+            assert self.loop.run_until_complete(nodes.load_custom_node(str(folder))), f"{folder} did not load"
+        self.record = sys.modules[str(TESTS / "host_nodes").replace(".", "_x_")].RECORD
+
+    def validate(self, prompt):
+        """The host's own check of a prompt: (valid, error, outputs, errors by node)."""
+        return self.loop.run_until_complete(self.execution.validate_prompt("test", prompt, None))
+
+    def run(self, prompt):
+        """Executes a prompt with nothing cached; returns the executor, whose status_messages and success tell more."""
+        valid, error, outputs, node_errors = self.validate(prompt)
+        assert valid, (error, node_errors)
+        self.record.clear()
+        executor = self.execution.PromptExecutor(
+            self.server, cache_type=self.execution.CacheType.NONE, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0}
+        )
+        self.loop.run_until_complete(executor.execute_async(prompt, "test", {}, outputs))
+        return executor
+
+    def latent(self, prompt):
+        """Executes a prompt that must succeed; returns the latent that its capture node saw."""
+        executor = self.run(prompt)
+        assert executor.success, failure(executor)
+        return self.record.latents[-1]
+
+    def node(self, name):
+        """A registered node class."""
+        return self.nodes.NODE_CLASS_MAPPINGS[name]
+
+
+def failure(executor):
+    """What the executor reported on failing: the message's data with node_type and exception_message."""
+    return next(data for event, data in executor.status_messages if event.startswith("execution_") and "node_type" in data)
+
+
+def _enter(comfyui, base):
+    sys.path.insert(0, str(comfyui))
+    arguments = sys.argv
+    sys.argv = ["main.py", "--cpu", "--disable-api-nodes", "--base-directory", str(base)]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args  # noqa: F401
+    finally:
+        sys.argv = arguments

@@ -1,0 +1,108 @@
+"""Test-only nodes for a real host: conditions for stand-in checkpoints, and a record of what happened."""
+
+import comfy.model_management
+import stand_ins
+from comfy.patcher_extension import WrappersMP
+
+
+class Record:
+    """What the nodes below saw since the last clear()."""
+
+    def clear(self):
+        self.latents = []
+        self.evaluations = []  # (sigma, batch size) of each APPLY_MODEL call
+        self.guided_calls = 0
+
+
+RECORD = Record()
+RECORD.clear()
+
+
+class TestConditioning:
+    """Random CONDITIONING of a stand-in family."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"family": ("STRING", {}), "seed": ("INT", {"default": 0})}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, family, seed):
+        return (stand_ins.conditioning(family, seed),)
+
+
+class TestLatent:
+    """An empty latent of a stand-in family."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"family": ("STRING", {}), "batch_size": ("INT", {"default": 1})}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, family, batch_size):
+        import torch
+
+        return ({"samples": torch.zeros(batch_size, *stand_ins.FAMILIES[family].latent_shape)},)
+
+
+class TestWatch:
+    """Records every model evaluation and post-CFG pass; breaks off at one of them when asked."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "break_at": ("INT", {"default": 0}),
+                "how": (["interrupt", "exception"],),
+            }
+        }
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "watch"
+    CATEGORY = "tests"
+
+    def watch(self, model, break_at, how):
+        def apply_model(executor, x, t, *args, **kwargs):
+            RECORD.evaluations.append((float(t[0]), len(x)))
+            if len(RECORD.evaluations) == break_at:
+                if how == "interrupt":
+                    raise comfy.model_management.InterruptProcessingException()
+                raise RuntimeError("broken on purpose")
+            return executor(x, t, *args, **kwargs)
+
+        def post_cfg(args):
+            RECORD.guided_calls += 1
+            return args["denoised"]
+
+        watched = model.clone()
+        watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_watch", apply_model)
+        watched.set_model_sampler_post_cfg_function(post_cfg)
+        return (watched,)
+
+
+class TestCapture:
+    """Keeps a latent for the test to look at."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"samples": ("LATENT",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "capture"
+    CATEGORY = "tests"
+
+    def capture(self, samples):
+        RECORD.latents.append(samples["samples"].clone())
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {
+    cls.__name__: cls for cls in (TestConditioning, TestLatent, TestWatch, TestCapture)
+}
