@@ -1,6 +1,5 @@
 """Prompts in the host's API format, built a node at a time."""
 
-OFF = {"scale": 0.0}
 KNOBS = {
     "scale": 1.0,
     "guidance_seed": 0,
@@ -32,19 +31,6 @@ def output(link, index):
 def guided(graph, model, **knobs):
     """Adds a Saddle-Free Guidance node with the given knobs, the rest at their defaults."""
     return graph.add("SaddleFreeGuidance", model=model, **(KNOBS | knobs))
-
-
-def load(graph, family, models):
-    """Adds the loader and the conditions of a stand-in; returns model, positive, negative."""
-    import stand_ins
-
-    name = stand_ins.write_stand_in(family, models)
-    if stand_ins.FAMILIES[family].folder == "checkpoints":
-        model = graph.add("CheckpointLoaderSimple", ckpt_name=name)
-    else:
-        model = graph.add("UNETLoader", unet_name=name, weight_dtype="default")
-    positive = graph.add("TestConditioning", family=family, seed=1)
-    return model, positive, graph.add("TestConditioning", family=family, seed=2)
 
 
 def sample(graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler="euler", steps=3, seed=7):
@@ -80,19 +66,54 @@ def sample(graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler
     )
 
 
-def stand_in_run(models, family, *, batch=1, knobs=None, watch=None, pick=None, guider="KSampler", **sampling):
-    """A whole prompt: stand-in, watch, guidance unless `knobs` is None, one sampler, capture.
+def branches(source, variants, *, batch=1, pick=None, guider="KSampler", **sampling):
+    """A prompt that samples one model several times, each watched and captured under its label.
 
-    watch: (evaluation at which to break off, how); pick: sample only this image of the batch.
+    source: called with the graph, gives model, positive, negative and a function from batch size to latent.
+    variants: label -> knobs of a Saddle-Free Guidance node, None for none, or (knobs, evaluation to break off at, how).
+    pick: sample only this image of the batch.
     """
     graph = Graph()
-    model, positive, negative = load(graph, family, models)
-    at, how = watch or (0, "interrupt")
-    model = graph.add("TestWatch", model=model, break_at=at, how=how)
-    if knobs is not None:
-        model = guided(graph, model, **knobs)
-    latent = graph.add("TestLatent", family=family, batch_size=batch)
+    model, positive, negative, latent = source(graph)
+    latent = latent(batch)
     if pick is not None:
         latent = graph.add("LatentFromBatch", samples=latent, batch_index=pick, length=1)
-    graph.add("TestCapture", samples=sample(graph, guider, model, positive, negative, latent, **sampling))
+    for label, variant in variants.items():
+        knobs, at, how = variant if isinstance(variant, tuple) else (variant, 0, "interrupt")
+        branch = graph.add("TestWatch", model=model, label=label, break_at=at, how=how)
+        if knobs is not None:
+            branch = guided(graph, branch, **knobs)
+        samples = sample(graph, guider, branch, positive, negative, latent, **sampling)
+        graph.add("TestCapture", samples=samples, label=label)
     return graph.prompt
+
+
+def stand_in(family, models):
+    """A source for `branches`: a stand-in checkpoint through the host's loader."""
+    import stand_ins
+
+    name = stand_ins.write_stand_in(family, models)
+
+    def source(graph):
+        if stand_ins.FAMILIES[family].folder == "checkpoints":
+            model = graph.add("CheckpointLoaderSimple", ckpt_name=name)
+        else:
+            model = graph.add("UNETLoader", unet_name=name, weight_dtype="default")
+        positive = graph.add("TestConditioning", family=family, seed=1)
+        negative = graph.add("TestConditioning", family=family, seed=2)
+        return model, positive, negative, lambda batch: graph.add("TestLatent", family=family, batch_size=batch)
+
+    return source
+
+
+def demo(digit="none"):
+    """A source for `branches`: the bundled demo model."""
+
+    def source(graph):
+        model = graph.add("SaddleFreeDemoModel", digit=digit)
+        negative = graph.add("ConditioningZeroOut", conditioning=output(model, 3))
+        return model, output(model, 3), negative, lambda batch: graph.add(
+            "EmptyLatentImage", width=32, height=32, batch_size=batch
+        )
+
+    return source

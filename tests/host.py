@@ -45,11 +45,11 @@ class Host:
         self.loop.run_until_complete(executor.execute_async(prompt, "test", {}, outputs))
         return executor
 
-    def latent(self, prompt):
-        """Executes a prompt that must succeed; returns the latent that its capture node saw."""
+    def latents(self, prompt):
+        """Executes a prompt that must succeed; returns what its capture nodes saw, by label."""
         executor = self.run(prompt)
         assert executor.success, failure(executor)
-        return self.record.latents[-1]
+        return dict(self.record.latents)
 
     def node(self, name):
         """A registered node class."""

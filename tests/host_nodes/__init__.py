@@ -1,5 +1,7 @@
 """Test-only nodes for a real host: conditions for stand-in checkpoints, and a record of what happened."""
 
+from collections import defaultdict
+
 import comfy.model_management
 import stand_ins
 from comfy.patcher_extension import WrappersMP
@@ -9,9 +11,9 @@ class Record:
     """What the nodes below saw since the last clear()."""
 
     def clear(self):
-        self.latents = []
-        self.evaluations = []  # (sigma, batch size) of each APPLY_MODEL call
-        self.guided_calls = 0
+        self.latents = {}  # by label
+        self.evaluations = defaultdict(list)  # sigmas of the APPLY_MODEL calls, by label
+        self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
 
 
 RECORD = Record()
@@ -58,6 +60,7 @@ class TestWatch:
         return {
             "required": {
                 "model": ("MODEL",),
+                "label": ("STRING", {}),
                 "break_at": ("INT", {"default": 0}),
                 "how": (["interrupt", "exception"],),
             }
@@ -67,17 +70,17 @@ class TestWatch:
     FUNCTION = "watch"
     CATEGORY = "tests"
 
-    def watch(self, model, break_at, how):
+    def watch(self, model, label, break_at, how):
         def apply_model(executor, x, t, *args, **kwargs):
-            RECORD.evaluations.append((float(t[0]), len(x)))
-            if len(RECORD.evaluations) == break_at:
+            RECORD.evaluations[label].append(float(t[0]))
+            if len(RECORD.evaluations[label]) == break_at:
                 if how == "interrupt":
                     raise comfy.model_management.InterruptProcessingException()
                 raise RuntimeError("broken on purpose")
             return executor(x, t, *args, **kwargs)
 
         def post_cfg(args):
-            RECORD.guided_calls += 1
+            RECORD.calls[label].append(float(args["sigma"][0]))
             return args["denoised"]
 
         watched = model.clone()
@@ -91,15 +94,15 @@ class TestCapture:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"samples": ("LATENT",)}}
+        return {"required": {"samples": ("LATENT",), "label": ("STRING", {})}}
 
     RETURN_TYPES = ()
     OUTPUT_NODE = True
     FUNCTION = "capture"
     CATEGORY = "tests"
 
-    def capture(self, samples):
-        RECORD.latents.append(samples["samples"].clone())
+    def capture(self, samples, label):
+        RECORD.latents[label] = samples["samples"].clone()
         return {}
 
 

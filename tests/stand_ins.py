@@ -1,0 +1,121 @@
+"""Stand-in checkpoints with random weights that the host's own loaders take for the real families."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save_file
+
+PREFIX = "model.diffusion_model."
+
+
+@dataclass(frozen=True)
+class Family:
+    """A stand-in: where its file belongs, one image's latent, and the widths of its conditions."""
+
+    folder: str
+    latent_shape: tuple
+    context: tuple  # (tokens, width)
+    pooled: int | None = None
+    extra_keys: tuple = ()  # (name, tensor) beside the weights, by which the host tells variants apart
+
+
+FAMILIES = {
+    "sd15": Family("checkpoints", (4, 8, 8), (4, 768)),
+    "sdxl": Family("checkpoints", (4, 8, 8), (4, 2048), 1280),
+    "sdxl_v": Family("checkpoints", (4, 8, 8), (4, 2048), 1280, (("v_pred", 0.0), ("ztsnr", 0.0))),
+    "sdxl_edm": Family("checkpoints", (4, 8, 8), (4, 2048), 1280, (("edm_mean", 0.0), ("edm_std", 1.0))),
+    "sd3": Family("checkpoints", (16, 16, 16), (4, 64), 48),
+    "sd35": Family("checkpoints", (16, 16, 16), (4, 64), 48),
+    "flux": Family("diffusion_models", (16, 16, 16), (4, 64), 48),
+    "wan": Family("diffusion_models", (16, 3, 8, 8), (4, 4096)),
+}
+
+
+def write_stand_in(name, models):
+    """Writes models/<folder>/<name>.safetensors unless it is there; returns the file's name."""
+    family = FAMILIES[name]
+    path = models / family.folder / f"{name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = PREFIX if family.folder == "checkpoints" else ""
+        weights = {prefix + key: value for key, value in _random_weights(_network(name, family)).items()}
+        save_file(weights | {key: torch.tensor([value]) for key, value in family.extra_keys}, path)
+    return path.name
+
+
+def conditioning(name, seed, batch=1):
+    """CONDITIONING with random tensors of the family's widths."""
+    family = FAMILIES[name]
+    generator = torch.Generator().manual_seed(seed)
+    details = {}
+    if family.pooled is not None:
+        details["pooled_output"] = torch.randn(batch, family.pooled, generator=generator)
+    return [[torch.randn(batch, *family.context, generator=generator), details]]
+
+
+def _random_weights(network):
+    """Weights of the size that keeps activations near 1, with no zero-initialised layer left at zero."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for key, value in network.state_dict().items():
+        if value.ndim < 2:
+            is_gain = key.endswith(("weight", "scale"))
+            weights[key] = torch.randn(value.shape, generator=generator) * 0.02 + (1.0 if is_gain else 0.0)
+        else:
+            spread = 1 / math.sqrt(value[0].numel())
+            weights[key] = torch.randn(value.shape, generator=generator) * spread
+    return weights
+
+
+def _network(name, family):
+    import comfy.ldm.flux.model
+    import comfy.ldm.modules.diffusionmodules.mmdit
+    import comfy.ldm.modules.diffusionmodules.openaimodel
+    import comfy.ldm.wan.model
+    import comfy.ops
+
+    common = {"operations": comfy.ops.disable_weight_init, "device": "cpu", "dtype": torch.float32}
+    width, pooled = family.context[1], family.pooled
+    if name.startswith("sd15") or name.startswith("sdxl"):
+        return comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(**_unet(name), **common)
+    if name.startswith("sd3"):
+        return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**_mmdit(name, width, pooled), **common)
+    if name == "flux":
+        return comfy.ldm.flux.model.Flux(
+            in_channels=16, out_channels=16, vec_in_dim=pooled, context_in_dim=width, hidden_size=128, mlp_ratio=4.0,
+            num_heads=1, depth=1, depth_single_blocks=1, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
+            qkv_bias=True, guidance_embed=True, txt_ids_dims=[], **common,
+        )
+    return comfy.ldm.wan.model.WanModel(
+        dim=128, ffn_dim=256, num_heads=1, num_layers=2, text_dim=width, in_dim=16, out_dim=16, **common
+    )
+
+
+def _unet(name):
+    config = {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1],
+        "use_spatial_transformer": True, "legacy": False, "transformer_depth_middle": -2,
+    }
+    if name.startswith("sd15"):
+        return config | {
+            "num_res_blocks": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
+            "context_dim": 768, "num_heads": 8,
+        }
+    return config | {
+        "num_res_blocks": [3], "transformer_depth": [0, 2, 5], "transformer_depth_output": [0, 0, 0, 1],
+        "context_dim": 2048, "num_head_channels": 64, "use_linear_in_transformer": True,
+        "num_classes": "sequential", "adm_in_channels": 2816,
+    }
+
+
+def _mmdit(name, width, pooled):
+    depth = 1 if name == "sd3" else 2
+    return {
+        "input_size": None, "patch_size": 2, "in_channels": 16, "depth": depth, "adm_in_channels": pooled,
+        "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": width, "out_features": 64 * depth}
+        },
+        "num_patches": 64**2, "pos_embed_max_size": 64, "pos_embed_scaling_factor": None,
+        "qk_norm": "rms" if name == "sd35" else None,
+    }

@@ -1,0 +1,144 @@
+"""The Saddle-Free Guidance node in a real ComfyUI, queued through its executor."""
+
+import itertools
+
+import pytest
+import torch
+from graphs import branches, demo, stand_in
+from host import failure
+
+SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
+GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
+LIGHT, HEAVY = ("sd3", "sd35", "flux", "wan"), ("sd15", "sdxl", "sdxl_v", "sdxl_edm")
+SETTINGS = list(itertools.product((1, 3), (1.0, 4.0)))  # batch, cfg
+THREE = {"plain": None, "off": {"scale": 0.0}, "guided": {"scale": 1.0}}
+
+
+def covering():
+    """Every family with every sampler; light families at every batch and CFG, heavy ones at one of them in turn."""
+    for family, sampler in itertools.product(LIGHT, SAMPLERS):
+        for batch, cfg in SETTINGS:
+            yield family, sampler, batch, cfg
+    for index, (family, sampler) in enumerate(itertools.product(HEAVY, SAMPLERS)):
+        yield family, sampler, *SETTINGS[index % len(SETTINGS)]
+
+
+def check_run(host, source, **sampling):
+    """Off is bit-identical and free; on costs one evaluation a call; the same queue twice is the same image."""
+    latents = host.latents(branches(source, THREE, **sampling))
+    evaluations, calls = dict(host.record.evaluations), dict(host.record.calls)
+    assert torch.equal(latents["off"], latents["plain"])
+    assert evaluations["off"] == evaluations["plain"]
+    assert len(calls["plain"]) == len(calls["guided"]) >= 3
+    assert len(evaluations["guided"]) == len(evaluations["plain"]) + len(calls["guided"])
+    assert latents["guided"].isfinite().all()
+    assert len(latents["guided"]) == sampling["batch"]
+    again = host.latents(branches(source, {"guided": {"scale": 1.0}}, **sampling))
+    assert torch.equal(again["guided"], latents["guided"])
+    return latents
+
+
+@pytest.mark.parametrize("family, sampler, batch, cfg", list(covering()))
+def test_every_family_with_every_sampler(host, family, sampler, batch, cfg):
+    check_run(host, stand_in(family, host.models), sampler=sampler, batch=batch, cfg=cfg)
+
+
+@pytest.mark.parametrize("guider", GUIDERS)
+@pytest.mark.parametrize("batch, cfg", SETTINGS)
+@pytest.mark.parametrize("family", ("sd3", "demo"))
+def test_every_guider(host, family, guider, batch, cfg):
+    source = demo("3") if family == "demo" else stand_in(family, host.models)
+    check_run(host, source, guider=guider, batch=batch, cfg=cfg)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_guidance_changes_the_picture_of_a_trained_model(host, sampler):
+    latents = check_run(host, demo(), sampler=sampler, batch=3, steps=8)
+    assert (latents["guided"] - latents["plain"]).abs().amax(dim=(1, 2, 3)).min() > 0.1
+
+
+@pytest.mark.parametrize("source_name", ("demo", "sd15", "sd3", "flux", "wan"))
+def test_an_image_of_a_batch_is_the_image_alone(host, source_name):
+    source = demo() if source_name == "demo" else stand_in(source_name, host.models)
+    variants = {"plain": None, "guided": {"scale": 1.0}}
+    batch = host.latents(branches(source, variants, batch=3))
+    alone = host.latents(branches(source, variants, batch=3, pick=1))
+    noise = {label: (batch[label][1] - alone[label][0]).abs().max().item() for label in variants}
+    spread = batch["guided"].std().item()
+    assert noise["guided"] <= 30 * noise["plain"] + 1e-4 * spread
+
+
+@pytest.mark.parametrize("how", ("interrupt", "exception"))
+@pytest.mark.parametrize("at", (2, 5))
+def test_a_broken_run_leaves_nothing_behind(host, how, at):
+    knobs = {"scale": 2.0}
+    fresh = host.latents(branches(demo(), {"run": knobs}, batch=3, steps=6))
+    broken = host.run(branches(demo(), {"run": (knobs, at, how)}, batch=3, steps=6))
+    assert not broken.success
+    assert "KSampler" == failure(broken)["node_type"]
+    assert torch.equal(host.latents(branches(demo(), {"run": knobs}, batch=3, steps=6))["run"], fresh["run"])
+
+
+def test_two_nodes_in_one_graph_share_nothing(host):
+    one, other = {"scale": 1.0, "guidance_seed": 1}, {"scale": 2.0, "guidance_seed": 2}
+    both = host.latents(branches(demo(), {"one": one, "other": other}, batch=3, steps=6))
+    assert not torch.equal(both["one"], both["other"])
+    for label, knobs in (("one", one), ("other", other)):
+        assert torch.equal(host.latents(branches(demo(), {label: knobs}, batch=3, steps=6))[label], both[label])
+
+
+def test_two_nodes_on_one_model_each_probe_once(host):
+    from graphs import Graph, guided, output, sample
+
+    graph = Graph()
+    model = graph.add("SaddleFreeDemoModel", digit="none")
+    watched = graph.add("TestWatch", model=model, label="both", break_at=0, how="interrupt")
+    twice = guided(graph, guided(graph, watched, scale=1.0), scale=1.0, guidance_seed=1)
+    condition = output(model, 3)
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=3)
+    graph.add("TestCapture", samples=sample(graph, "KSampler", twice, condition, condition, latent), label="both")
+    assert host.latents(graph.prompt)["both"].isfinite().all()
+    assert len(host.record.evaluations["both"]) == 3 * len(host.record.calls["both"])
+
+
+def test_guidance_seed_is_a_creative_control(host):
+    variants = {str(seed): {"scale": 2.0, "guidance_seed": seed} for seed in range(3)}
+    latents = host.latents(branches(demo(), variants, batch=3, steps=8))
+    for one, other in itertools.combinations(latents.values(), 2):
+        assert (one - other).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "knobs, probes",
+    [
+        ({"start_percent": 0.5}, 4),
+        ({"end_percent": 0.5}, 4),
+        ({"start_percent": 0.25, "end_percent": 0.75}, 4),
+        ({"refresh_every": 3}, 3),
+        ({"directions": 2}, 16),
+        ({"directions": 3, "refresh_every": 4}, 6),
+        ({"start_percent": 1.0}, 0),
+    ],
+)
+def test_knobs_set_the_number_of_probes(host, knobs, probes):
+    latents = host.latents(branches(demo(), {"plain": None, "guided": knobs}, batch=1, steps=8))
+    assert len(host.record.evaluations["plain"]) == 8
+    assert len(host.record.evaluations["guided"]) == 8 + probes
+    assert probes > 0 or torch.equal(latents["guided"], latents["plain"])
+
+
+def test_refresh_counts_steps_not_calls(host):
+    host.latents(branches(demo(), {"guided": {"refresh_every": 2}}, sampler="heun", steps=8))
+    calls = len(host.record.calls["guided"])
+    assert calls == 15
+    assert len(host.record.evaluations["guided"]) == calls + 4
+
+
+@pytest.mark.parametrize("knobs", [{"scale": -1.0}, {"scale": 21.0}, {"directions": 0}, {"start_percent": 1.5}])
+def test_the_host_refuses_values_out_of_range(host, knobs):
+    valid, _, _, errors = host.validate(branches(demo(), {"run": knobs}))
+    assert not valid
+    name, value = next(iter(knobs.items()))
+    messages = [error for node in errors.values() for error in node["errors"]]
+    assert [error["extra_info"]["input_name"] for error in messages] == [name]
+    assert str(value) in messages[0]["details"]
