@@ -5,7 +5,7 @@ import math
 import torch
 
 SMALLEST, LARGEST = 0.1, 0.5
-GROWTH = 2.4
+GROWTH = 1.7
 
 
 def automatic_probe_radius(dtype, size):
