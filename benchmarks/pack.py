@@ -1,6 +1,7 @@
-"""Imports the pack from this checkout as `saddle_free_guidance`, the way the host does: from its file, not the path."""
+"""Reaches the pack and the host from scripts and tests, without putting the checkout on the import path."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ NAME = "saddle_free_guidance"
 
 
 def load_pack():
-    """The package object; importing its subpackages by name works afterwards."""
+    """Imports this checkout as `saddle_free_guidance`, from its file as the host does; its parts import by name then."""
     if NAME not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
@@ -18,3 +19,20 @@ def load_pack():
         sys.modules[NAME] = module
         spec.loader.exec_module(module)
     return sys.modules[NAME]
+
+
+def enter_host(*options):
+    """Makes the ComfyUI at COMFYUI_PATH importable, as if its main.py had been started with these options."""
+    comfyui = os.environ.get("COMFYUI_PATH")
+    if not comfyui:
+        raise SystemExit("COMFYUI_PATH is not set; start this with: python quickstart.py --run SCRIPT")
+    sys.path.insert(0, comfyui)
+    arguments = sys.argv
+    sys.argv = ["main.py", *options]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args  # noqa: F401
+    finally:
+        sys.argv = arguments

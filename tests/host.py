@@ -1,12 +1,11 @@
 """A real ComfyUI in this process: its own folders, its own server object, its executor."""
 
 import asyncio
-import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests"
+import pack
+
+TESTS = pack.ROOT / "tests"
 
 
 class Host:
@@ -15,8 +14,7 @@ class Host:
     def __init__(self, base):
         self.models = base / "models"
         self.output = base / "output"
-        comfyui = Path(os.environ["COMFYUI_PATH"])
-        _enter(comfyui, base)
+        pack.enter_host("--cpu", "--disable-api-nodes", "--base-directory", str(base))
         import execution
         import nodes
         import server
@@ -26,7 +24,7 @@ class Host:
         asyncio.set_event_loop(self.loop)
         self.server = server.PromptServer(self.loop)
         self.loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-        for folder in (ROOT, TESTS / "host_nodes"):
+        for folder in (pack.ROOT, TESTS / "host_nodes"):
             assert self.loop.run_until_complete(nodes.load_custom_node(str(folder))), f"{folder} did not load"
         self.record = sys.modules[str(TESTS / "host_nodes").replace(".", "_x_")].RECORD
 
@@ -59,16 +57,3 @@ class Host:
 def failure(executor):
     """What the executor reported on failing: the message's data with node_type and exception_message."""
     return next(data for event, data in executor.status_messages if event.startswith("execution_") and "node_type" in data)
-
-
-def _enter(comfyui, base):
-    sys.path.insert(0, str(comfyui))
-    arguments = sys.argv
-    sys.argv = ["main.py", "--cpu", "--disable-api-nodes", "--base-directory", str(base)]
-    try:
-        import comfy.options
-
-        comfy.options.enable_args_parsing()
-        import comfy.cli_args  # noqa: F401
-    finally:
-        sys.argv = arguments

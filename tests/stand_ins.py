@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 PREFIX = "model.diffusion_model."
+LARGE = 10e6  # weights; more than this is stored in half precision
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ def write_stand_in(name, models):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = PREFIX if family.folder == "checkpoints" else ""
-        weights = {prefix + key: value for key, value in _random_weights(_network(name, family)).items()}
+        weights = _random_weights(_network(name, family))
+        if sum(value.numel() for value in weights.values()) > LARGE:
+            weights = {key: value.half() for key, value in weights.items()}
+        weights = {prefix + key: value for key, value in weights.items()}
         save_file(weights | {key: torch.tensor([value]) for key, value in family.extra_keys}, path)
     return path.name
 
@@ -63,7 +67,7 @@ def _random_weights(network):
             is_gain = key.endswith(("weight", "scale"))
             weights[key] = torch.randn(value.shape, generator=generator) * 0.02 + (1.0 if is_gain else 0.0)
         else:
-            spread = 1 / math.sqrt(value[0].numel())
+            spread = 1.0 if key == "pos_embed" else 1 / math.sqrt(value[0].numel())
             weights[key] = torch.randn(value.shape, generator=generator) * spread
     return weights
 
