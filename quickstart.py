@@ -435,7 +435,7 @@ def serve(comfyui, python, port):
 def run_tests(comfyui, python, arguments):
     """The test suite, in the host's Python."""
     if not succeeds([python, "-c", "import pytest, hypothesis, matplotlib"]):
-        raise QuickstartError(f"{python} lacks the test tools; install them with: pip install {' '.join(TEST_PACKAGES)}")
+        raise QuickstartError(f"{python} lacks the test tools; run: pip install {' '.join(TEST_PACKAGES)}")
     tests = ROOT / "tests"
     chosen = [] if any(Path(argument.partition("::")[0]).exists() for argument in arguments) else [str(tests)]
     command = [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests), *chosen, *arguments]

@@ -2,7 +2,7 @@
 
     python quickstart.py --run benchmarks/train_demo.py
 
-The weak model is narrower and stops after an eighth of the steps, on the same batches. Stopped in the middle, the same
+The weak model is narrower and stops after a third of the steps, on the same batches. Stopped in the middle, the same
 command goes on from the last checkpoint. Runs on a GPU if there is one.
 """
 
@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 load_pack()
-from saddle_free_guidance.nodes.demo_network import CLASSES, DemoUNet, SIGMA_DATA, denoise  # noqa: E402
+from saddle_free_guidance.nodes.demo_network import CLASSES, SIGMA_DATA, DemoUNet, denoise
 
-WEAK_SHARE = 8
+WEAK_SHARE = 3
 LABEL_DROPOUT = 0.2
 SIGMA_LOG_MEAN, SIGMA_LOG_STD = -0.4, 1.5
 CONFIGS = {"model": {"width": 48, "blocks": 4}, "weak": {"width": 24, "blocks": 2}}

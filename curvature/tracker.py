@@ -114,7 +114,7 @@ class CurvatureTracker:
             return
         size = x[0].numel()
         if self.directions > size:
-            raise ValueError(f"directions is {self.directions}, but an image has only {size} values; use at most {size}.")
+            raise ValueError(f"directions is {self.directions}, but an image has only {size} values; use no more.")
         keys = range(len(x)) if self.image_keys is None else self.image_keys
         if len(keys) != len(x):
             raise ValueError(f"image_keys has {len(keys)} entries for a batch of {len(x)}; it must have one per image.")

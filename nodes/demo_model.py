@@ -46,7 +46,7 @@ def load_demo_model(name):
         )
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["config"])
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     config = DemoConfig({"width": facts["width"], "blocks": facts["blocks"], "dtype": torch.float32})
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
@@ -90,7 +90,7 @@ class SaddleFreeDemoModel(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The demo model."),
                 io.Model.Output(
-                    display_name="weak_model", tooltip="A smaller version, trained for a shorter time, to steer away from."
+                    display_name="weak_model", tooltip="A smaller version, trained for less time, to steer away from."
                 ),
                 io.Vae.Output(display_name="vae", tooltip="Pixels in, pixels out: the demo model needs no real VAE."),
                 io.Conditioning.Output(display_name="conditioning", tooltip="The chosen digit, or no class."),

@@ -57,7 +57,7 @@ class DemoUNet(nn.Module):
         super().__init__()
         self.dtype = dtype
         ops, factory = operations, {"dtype": dtype, "device": device}
-        block = dict(embedding=embedding, ops=ops, factory=factory)
+        block = {"embedding": embedding, "ops": ops, "factory": factory}
         self.embed_time = nn.Sequential(
             ops.Linear(64, embedding, **factory), nn.SiLU(), ops.Linear(embedding, embedding, **factory)
         )

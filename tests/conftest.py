@@ -5,9 +5,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-import pack  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pack
+import pytest
+import torch
 
 torch.set_num_threads(1)
 pack.load_pack()

@@ -16,8 +16,9 @@ class Host:
         self.output = base / "output"
         pack.enter_host("--cpu", "--disable-api-nodes", "--base-directory", str(base))
         import execution
-        import nodes
         import server
+
+        import nodes
 
         self.execution, self.nodes = execution, nodes
         self.loop = asyncio.new_event_loop()
@@ -56,4 +57,4 @@ class Host:
 
 def failure(executor):
     """What the executor reported on failing: the message's data with node_type and exception_message."""
-    return next(data for event, data in executor.status_messages if event.startswith("execution_") and "node_type" in data)
+    return next(data for _, data in executor.status_messages if "node_type" in data)

@@ -41,7 +41,9 @@ def isotropic_top_eigenpair(mixture, y, sigma):
     return variance / (variance + sigma**2) + singular[0] ** 2 / sigma**2, right[0]
 
 
-@pytest.mark.parametrize("size, components, sigma", [(2, 2, 0.5), (3, 5, 0.6), (16, 3, 0.5), (64, 8, 0.6), (256, 20, 0.5)])
+@pytest.mark.parametrize(
+    "size, components, sigma", [(2, 2, 0.5), (3, 5, 0.6), (16, 3, 0.5), (64, 8, 0.6), (256, 20, 0.5)]
+)
 @pytest.mark.parametrize("share", [0.4, 0.5])
 def test_fixed_point_iteration_finds_the_top_eigenpair(size, components, sigma, share):
     mixture = random_mixture(size, components, seed=size)
@@ -168,7 +170,7 @@ def test_several_directions_find_the_leading_eigenvalues_in_order():
     gram = estimate.direction[:, 0] @ estimate.direction[:, 0].T
     assert torch.allclose(gram, torch.eye(3, dtype=torch.float64), atol=1e-12)
     acts = estimate.rayleigh[:, 0] > 1
-    assert 0 < acts.sum()
+    assert acts.sum() > 0
     expected = 2.0 * sigma * estimate.response[acts, 0].sum(dim=0)
     assert torch.allclose(saddle_free(estimate, scale=2.0)[0], expected, atol=1e-12)
 
@@ -322,8 +324,8 @@ def test_any_shape_dtype_and_batch(shape, batch, directions, dtype, seed, alpha,
     correction = saddle_free(estimate, scale=1.0)
     assert correction.shape == x.shape and correction.dtype == dtype
     if math_dtype == torch.float64:
-        exact = torch.full((directions, batch), 3.0, dtype=torch.float64) * (alpha if not per_image else alpha[0].double())
-        assert torch.allclose(estimate.rayleigh, exact, rtol=1e-4)
+        exact = 3.0 * (float(alpha[0]) if per_image else alpha)
+        assert torch.allclose(estimate.rayleigh, torch.full_like(estimate.rayleigh, exact), rtol=1e-4)
 
 
 def test_an_image_is_guided_alike_in_any_batch():

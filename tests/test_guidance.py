@@ -1,5 +1,6 @@
 """The guidance terms and the schedule, against the formulas."""
 
+import itertools
 import math
 
 import pytest
@@ -94,7 +95,7 @@ def test_the_window_includes_its_ends():
 def test_schedule_position_is_the_step(sigmas):
     falling = sorted(sigmas, reverse=True)
     assert [schedule_position(s, [*falling, 0.0]) for s in falling] == list(range(len(falling)))
-    for high, low in zip(falling, falling[1:]):
+    for high, low in itertools.pairwise(falling):
         middle = (high + low) / 2
         if low < middle < high:
             assert schedule_position(middle, falling) == falling.index(low)

@@ -77,7 +77,7 @@ def test_a_broken_run_leaves_nothing_behind(host, how, at):
     fresh = host.latents(branches(demo(), {"run": knobs}, batch=3, steps=6))
     broken = host.run(branches(demo(), {"run": (knobs, at, how)}, batch=3, steps=6))
     assert not broken.success
-    assert "KSampler" == failure(broken)["node_type"]
+    assert failure(broken)["node_type"] == "KSampler"
     assert torch.equal(host.latents(branches(demo(), {"run": knobs}, batch=3, steps=6))["run"], fresh["run"])
 
 
