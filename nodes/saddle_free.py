@@ -51,6 +51,7 @@ class SaddleFreeRun:
         self.position = None
         self.calls = 0
         self.active_calls = 0
+        self.idle_reason = None
         self.acted = None
 
     def install(self, model_options):
@@ -65,7 +66,8 @@ class SaddleFreeRun:
     def post_cfg(self, args):
         """Post-CFG function: the denoised prediction plus the saddle-free correction."""
         self.calls += 1
-        if self._cached_by_host(args) or not self._active(args["sigma"]):
+        self.idle_reason = self._why_idle(args)
+        if self.idle_reason is not None:
             return args["denoised"]
         self.active_calls += 1
         if self._due(args["sigma"]):
@@ -79,27 +81,23 @@ class SaddleFreeRun:
         if self.calls == 0:
             reason = f"{self.guider} runs no post-CFG functions with these settings"
         elif self.active_calls == 0:
-            reason = self._inactive_reason()
+            reason = self.idle_reason
         elif not self.acted.item():
             reason = f"the model showed no positive curvature at any of {self.active_calls} calls"
         else:
             return
         log.warning("Saddle-Free Guidance did not change this image: %s.", reason)
 
-    def _inactive_reason(self):
-        if self.window is None:
-            return "EasyCache would answer the probes from its cache; remove one of the two, or use LazyCache"
-        return (
-            f"no model call fell between start_percent {self.settings.start_percent:g} and end_percent "
-            f"{self.settings.end_percent:g}"
-        )
-
-    def _cached_by_host(self, args):
+    def _why_idle(self, args):
         cache = args["model_options"].get("transformer_options", {}).get("easycache")
-        return getattr(cache, "name", None) == "EasyCache"
-
-    def _active(self, sigma):
-        return self.window is None or self.window.contains(float(sigma[0]))
+        if getattr(cache, "name", None) == "EasyCache":
+            return "EasyCache would answer the probes from its cache; remove one of the two, or use LazyCache"
+        if self.window is not None and not self.window.contains(float(args["sigma"][0])):
+            return (
+                f"no model call fell between start_percent {self.settings.start_percent:g} and end_percent "
+                f"{self.settings.end_percent:g}"
+            )
+        return None
 
     def _due(self, sigma):
         if self.settings.refresh_every == 1 or self.estimate is None:

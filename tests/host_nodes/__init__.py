@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 import comfy.model_management
+import comfy.model_sampling
 import stand_ins
 from comfy.patcher_extension import WrappersMP
 
@@ -89,6 +90,24 @@ class TestWatch:
         return (watched,)
 
 
+class TestSampling:
+    """Gives a model another parametrisation, as the nodes of the host that patch model_sampling do."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "kind": ("STRING", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, kind):
+        kinds = (comfy.model_sampling.ModelSamplingDiscrete, getattr(comfy.model_sampling, kind))
+        patched = model.clone()
+        patched.add_object_patch("model_sampling", type("ModelSampling", kinds, {})())
+        return (patched,)
+
+
 class TestCapture:
     """Keeps a latent for the test to look at."""
 
@@ -107,5 +126,5 @@ class TestCapture:
 
 
 NODE_CLASS_MAPPINGS = {
-    cls.__name__: cls for cls in (TestConditioning, TestLatent, TestWatch, TestCapture)
+    cls.__name__: cls for cls in (TestConditioning, TestLatent, TestWatch, TestSampling, TestCapture)
 }

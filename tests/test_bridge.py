@@ -1,0 +1,225 @@
+"""What the guidance takes from the host: coordinates, raw predictions, refusals, and the line it logs."""
+
+import logging
+
+import pytest
+import torch
+from graphs import Graph, branches, demo, guided, output, sample, stand_in
+from host import failure
+
+KINDS = ("EPS", "V_PREDICTION", "EDM", "CONST", "COSMOS_RFLOW", "X0", "IMG_TO_IMG")
+SCHEDULES = {
+    "CONST": "ModelSamplingDiscreteFlow", "COSMOS_RFLOW": "ModelSamplingCosmosRFlow", "EDM": "ModelSamplingContinuousEDM",
+}
+
+
+def model_sampling(kind):
+    """The host's own combination of a schedule and a parametrisation."""
+    import comfy.model_sampling
+
+    schedule = getattr(comfy.model_sampling, SCHEDULES.get(kind, "ModelSamplingDiscrete"))
+    return type("ModelSampling", (schedule, getattr(comfy.model_sampling, kind)), {})()
+
+
+@pytest.fixture(scope="module")
+def bridge(host):
+    """The module nodes/host.py as the host loaded it."""
+    import importlib
+
+    return importlib.import_module(host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_alpha_and_std_rebuild_the_noisy_latent(bridge, kind, batch):
+    sampling = model_sampling(kind)
+    latent, noise = torch.randn(2, batch, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.05, 0.4, 0.9):
+        sigmas = torch.full((batch,), sigma)
+        alpha, std = bridge.coordinates(sampling, sigmas)
+        assert alpha.shape == std.shape == (batch,)
+        noisy = sampling.noise_scaling(sigmas, noise.clone(), latent.clone())
+        rebuilt = alpha.reshape(-1, 1, 1, 1) * latent + std.reshape(-1, 1, 1, 1) * noise
+        assert torch.allclose(noisy, rebuilt, atol=1e-6)
+        expected = (1 - sigma, sigma) if kind == "CONST" else (1.0, sigma)
+        assert (alpha[0].item(), std[0].item()) == pytest.approx(expected)
+
+
+def test_a_flow_model_that_scales_its_noise_is_followed(bridge):
+    sampling = model_sampling("CONST")
+    sampling.set_noise_scale(0.7)
+    alpha, std = bridge.coordinates(sampling, torch.tensor([0.4]))
+    assert (alpha.item(), std.item()) == pytest.approx((0.6, 0.28))
+
+
+@pytest.mark.parametrize("kind", ["IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM"])
+def test_unusable_parametrisations_are_refused_by_name(host, bridge, kind):
+    with pytest.raises(ValueError, match=f"cannot guide a model with {kind} sampling"):
+        bridge.refuse_unusable(model_sampling(kind))
+    graph = Graph()
+    model = graph.add("SaddleFreeDemoModel", digit="none")
+    patched = guided(graph, graph.add("TestSampling", model=model, kind=kind))
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=1)
+    condition = output(model, 3)
+    graph.add("TestCapture", samples=sample(graph, "KSampler", patched, condition, condition, latent), label="run")
+    executor = host.run(graph.prompt)
+    assert not executor.success
+    assert failure(executor)["node_type"] == "SaddleFreeGuidance"
+    assert kind in failure(executor)["exception_message"]
+
+
+@pytest.mark.parametrize("sampling", ["eps", "v_prediction", "x0", "lcm"])
+def test_the_parametrisation_of_a_later_node_counts(host, sampling):
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd15", host.models)(graph)
+    early = graph.add("ModelSamplingDiscrete", model=guided(graph, model), sampling=sampling, zsnr=False)
+    late = guided(graph, graph.add("ModelSamplingDiscrete", model=model, sampling=sampling, zsnr=False))
+    for label, patched in (("early", early), ("late", late)):
+        samples = sample(graph, "KSampler", patched, positive, negative, latent(1))
+        graph.add("TestCapture", samples=samples, label=label)
+    latents = host.latents(graph.prompt)
+    assert latents["early"].isfinite().all()
+    assert torch.equal(latents["early"], latents["late"])
+
+
+def test_image_keys_name_the_noise_and_not_its_place(bridge):
+    noise = torch.randn(3, 4, 8, 8)
+    keys = bridge.image_keys(noise)
+    assert len(set(keys)) == 3
+    assert bridge.image_keys(noise[1:2]) == keys[1:2]
+    assert bridge.image_keys(noise.double()) == keys
+    assert bridge.image_keys(torch.zeros(3, 4)) is None
+
+
+@pytest.mark.parametrize("edit", ["TCFG", "CFGZeroStar"])
+def test_pre_cfg_edits_do_not_reach_the_jacobian(host, edit):
+    """At a scale too small to matter the picture is the edit's own, and the probe is still one evaluation."""
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    for label, knobs in (("plain", None), ("tiny", {"scale": 0.001})):
+        branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
+        branch = graph.add(edit, model=branch)
+        if knobs:
+            branch = guided(graph, branch, **knobs)
+        samples = sample(graph, "KSampler", branch, positive, negative, latent(3), cfg=4.0)
+        graph.add("TestCapture", samples=samples, label=label)
+    latents = host.latents(graph.prompt)
+    assert (latents["plain"] - latents["tiny"]).abs().max() < 0.05
+    calls = len(host.record.calls["tiny"])
+    assert len(host.record.evaluations["tiny"]) == len(host.record.evaluations["plain"]) + calls
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_attention_guidance_beside_it_keeps_its_own_evaluation(host, order):
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd15", host.models)(graph)
+    watched = graph.add("TestWatch", model=model, label="both", break_at=0, how="interrupt")
+    perturbed = {"scale": 3.0}
+    if order == "before":
+        both = guided(graph, graph.add("PerturbedAttentionGuidance", model=watched, **perturbed))
+    else:
+        both = graph.add("PerturbedAttentionGuidance", model=guided(graph, watched), **perturbed)
+    graph.add("TestCapture", samples=sample(graph, "KSampler", both, positive, negative, latent(1)), label="both")
+    assert host.latents(graph.prompt)["both"].isfinite().all()
+    assert len(host.record.evaluations["both"]) == 3 * len(host.record.calls["both"])
+
+
+@pytest.mark.parametrize("kind", ["area", "mask"])
+def test_conditions_of_a_region_reach_the_probe(host, kind):
+    graph = Graph()
+    model, positive, negative, _ = stand_in("sd15", host.models)(graph)
+    if kind == "area":
+        half = graph.add("ConditioningSetArea", conditioning=negative, width=64, height=128, x=0, y=0, strength=1.0)
+    else:
+        mask = graph.add("SolidMask", value=0.5, width=128, height=128)
+        half = graph.add(
+            "ConditioningSetMask", conditioning=negative, mask=mask, strength=1.0, set_cond_area="default"
+        )
+    both = graph.add("ConditioningCombine", conditioning_1=positive, conditioning_2=half)
+    for label in ("plain", "guided"):
+        branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
+        branch = guided(graph, branch) if label == "guided" else branch
+        latent = graph.add("EmptyLatentImage", width=128, height=128, batch_size=3)
+        samples = sample(graph, "KSampler", branch, both, negative, latent, cfg=1.0)
+        graph.add("TestCapture", samples=samples, label=label)
+    assert host.latents(graph.prompt)["guided"].isfinite().all()
+    per_call = len(host.record.evaluations["plain"]) // len(host.record.calls["plain"])
+    assert len(host.record.evaluations["guided"]) == 2 * per_call * len(host.record.calls["guided"])
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("Saddle-Free")]
+
+
+def test_an_empty_window_is_reported_once(host, caplog):
+    with caplog.at_level(logging.WARNING):
+        host.latents(branches(demo(), {"run": {"start_percent": 0.6, "end_percent": 0.5}}, steps=4))
+    assert len(messages(caplog)) == 1
+    assert "no model call fell between start_percent 0.6 and end_percent 0.5" in messages(caplog)[0]
+
+
+def test_guidance_that_acts_says_nothing(host, caplog):
+    with caplog.at_level(logging.WARNING):
+        host.latents(branches(demo(), {"run": {"scale": 2.0}}, batch=3, steps=8))
+    assert messages(caplog) == []
+
+
+def test_a_cache_that_would_fake_the_probe_switches_guidance_off(host, caplog):
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    for label in ("plain", "guided"):
+        branch = graph.add(
+            "EasyCache", model=model, reuse_threshold=0.2, start_percent=0.0, end_percent=1.0, verbose=False
+        )
+        branch = guided(graph, branch) if label == "guided" else branch
+        graph.add("TestCapture", samples=sample(graph, "KSampler", branch, positive, negative, latent(1)), label=label)
+    with caplog.at_level(logging.WARNING):
+        latents = host.latents(graph.prompt)
+    assert torch.equal(latents["plain"], latents["guided"])
+    assert len(messages(caplog)) == 1 and "EasyCache" in messages(caplog)[0]
+
+
+def test_a_guider_without_post_cfg_is_reported_by_name(host, caplog):
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    made = graph.add(
+        "DualModelGuider", model=guided(graph, model), model_negative=model, positive=positive, negative=negative,
+        cfg=1.0,
+    )
+    samples = graph.add(
+        "SamplerCustomAdvanced", noise=graph.add("RandomNoise", noise_seed=1), guider=made,
+        sampler=graph.add("KSamplerSelect", sampler_name="euler"),
+        sigmas=graph.add("BasicScheduler", model=model, scheduler="simple", steps=3, denoise=1.0),
+        latent_image=latent(1),
+    )
+    graph.add("TestCapture", samples=samples, label="run")
+    with caplog.at_level(logging.WARNING):
+        host.latents(graph.prompt)
+    assert len(messages(caplog)) == 1 and "Guider_DualModel runs no post-CFG functions" in messages(caplog)[0]
+
+
+def test_the_second_half_of_a_split_run_is_guided(host):
+    graph = Graph()
+    model = graph.add("SaddleFreeDemoModel", digit="none")
+    condition = output(model, 3)
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=3)
+    for label, knobs in (("plain", None), ("guided", {"scale": 3.0})):
+        branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
+        branch = branch if knobs is None else guided(graph, branch, **knobs)
+        common = {
+            "positive": condition, "negative": condition, "cfg": 1.0, "steps": 8, "sampler_name": "euler",
+            "scheduler": "karras", "noise_seed": 3,
+        }
+        first = graph.add(
+            "KSamplerAdvanced", model=branch, latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=4,
+            return_with_leftover_noise="enable", **common,
+        )
+        second = graph.add(
+            "KSamplerAdvanced", model=branch, latent_image=first, add_noise="disable", start_at_step=4,
+            end_at_step=10000, return_with_leftover_noise="disable", **common,
+        )
+        graph.add("TestCapture", samples=second, label=label)
+    latents = host.latents(graph.prompt)
+    assert len(host.record.evaluations["plain"]) == 8
+    assert len(host.record.evaluations["guided"]) == 16
+    assert (latents["plain"] - latents["guided"]).abs().max() > 0.1
