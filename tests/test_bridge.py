@@ -9,7 +9,9 @@ from host import failure
 
 KINDS = ("EPS", "V_PREDICTION", "EDM", "CONST", "COSMOS_RFLOW", "X0", "IMG_TO_IMG")
 SCHEDULES = {
-    "CONST": "ModelSamplingDiscreteFlow", "COSMOS_RFLOW": "ModelSamplingCosmosRFlow", "EDM": "ModelSamplingContinuousEDM",
+    "CONST": "ModelSamplingDiscreteFlow",
+    "COSMOS_RFLOW": "ModelSamplingCosmosRFlow",
+    "EDM": "ModelSamplingContinuousEDM",
 }
 
 

@@ -1,0 +1,116 @@
+"""The bundled demo model: real digits, real host objects, and guidance that helps it."""
+
+import json
+
+import pytest
+import torch
+from classifier import accuracy, in_batches, load_classifier
+from digits import colour, load_digits
+from graphs import Graph, branches, demo, output, sample
+from metrics import frechet_distance, precision_recall_density_coverage
+
+STEPS = 20
+
+
+def draw(host, digit, knobs, count, seed=7, model_output=0):
+    """count images [count, 3, 32, 32] of a digit through the executor."""
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", digit=digit)
+    model = output(loaded, model_output)
+    if knobs:
+        from graphs import guided
+
+        model = guided(graph, model, **knobs)
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=count)
+    condition = output(loaded, 3)
+    samples = sample(graph, "KSampler", model, condition, condition, latent, steps=STEPS, seed=seed)
+    for node in graph.prompt.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["scheduler"] = "karras"
+    graph.add("TestCapture", samples=samples, label="run")
+    return host.latents(graph.prompt)["run"].clamp(-1, 1)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_classifier()
+
+
+def test_the_classifier_knows_real_digits(classifier):
+    digits, labels = load_digits()
+    images = colour(digits[::10], torch.Generator().manual_seed(9))
+    assert images.shape[1:] == (3, 32, 32) and images.min() >= -1 and images.max() <= 1
+    assert accuracy(classifier, images, labels[::10]) >= 0.97
+
+
+def test_conditional_samples_are_recognisable(host, classifier):
+    images = torch.cat([draw(host, str(digit), None, 20, seed=digit) for digit in range(10)])
+    labels = torch.arange(10).repeat_interleave(20)
+    assert accuracy(classifier, images, labels) >= 0.85
+
+
+def test_the_weak_model_is_worse_and_not_noise(host, classifier):
+    images = torch.cat([draw(host, str(digit), None, 10, seed=digit, model_output=1) for digit in range(10)])
+    score = accuracy(classifier, images, torch.arange(10).repeat_interleave(10))
+    assert score >= 0.4
+    assert images.std(dim=(1, 2, 3)).min() > 0.05
+
+
+def test_guidance_brings_samples_nearer_to_real_digits(host, classifier):
+    digits, _ = load_digits()
+    generator = torch.Generator().manual_seed(3)
+    real = in_batches(classifier.features, colour(digits[torch.randperm(len(digits), generator=generator)], generator))
+    plain, guided = (
+        in_batches(classifier.features, draw(host, "none", knobs, 250)) for knobs in (None, {"scale": 4.0})
+    )
+    assert frechet_distance(real, guided) < 0.85 * frechet_distance(real, plain)
+    recall = [precision_recall_density_coverage(real[:250], fake)["recall"] for fake in (plain, guided)]
+    assert recall[1] >= recall[0] - 0.02
+
+
+def test_no_class_is_what_zeroing_a_condition_gives(host):
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", digit="5")
+    zeroed = graph.add("ConditioningZeroOut", conditioning=output(loaded, 3))
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=2)
+    graph.add("TestCapture", samples=sample(graph, "KSampler", loaded, zeroed, zeroed, latent), label="zeroed")
+    plain = host.latents(branches(demo("none"), {"plain": None}, batch=2))["plain"]
+    assert torch.equal(host.latents(graph.prompt)["zeroed"], plain)
+
+
+def test_the_vae_is_pixels(host):
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", digit="none")
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=2)
+    condition = output(loaded, 3)
+    samples = sample(graph, "KSampler", loaded, condition, condition, latent, steps=8)
+    image = graph.add("VAEDecode", samples=samples, vae=output(loaded, 2))
+    back = graph.add("VAEEncode", pixels=image, vae=output(loaded, 2))
+    graph.add("TestCapture", samples=samples, label="sampled")
+    graph.add("TestCapture", samples=back, label="back")
+    latents = host.latents(graph.prompt)
+    assert latents["sampled"].shape == (2, 3, 32, 32)
+    assert torch.allclose(latents["back"], latents["sampled"].clamp(-1, 1), atol=1e-2)
+
+
+def test_missing_weights_are_named_with_what_to_do(host, tmp_path, monkeypatch):
+    import importlib
+
+    module = importlib.import_module(host.node("SaddleFreeDemoModel").__module__)
+    monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors are not in .*install the pack again"):
+        module.load_demo_model("model")
+
+
+def test_the_weights_are_small_half_precision_and_say_what_they_are():
+    from pack import ROOT
+    from safetensors import safe_open
+
+    folder = ROOT / "workflows" / "demo_model"
+    assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= 12e6
+    for name in ("model", "weak"):
+        with safe_open(folder / f"{name}.safetensors", framework="pt") as file:
+            assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+            facts = json.loads(file.metadata()["config"])
+        card = (folder / "README.md").read_text()
+        assert f"{facts['steps']}, {facts['batch']}" in card and str(facts["loss"]) in card

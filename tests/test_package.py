@@ -1,0 +1,85 @@
+"""The house rules that a machine can check."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from pack import ROOT
+
+CORE = ("curvature", "guidance")
+
+
+def test_the_core_imports_with_torch_alone():
+    code = (
+        "import sys; sys.path.insert(0, 'benchmarks'); import pack; pack.load_pack()\n"
+        "import saddle_free_guidance.curvature, saddle_free_guidance.guidance\n"
+        "roots = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not roots & {'comfy', 'comfy_api', 'comfy_extras', 'folder_paths', 'server', 'safetensors'}, roots"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("folder, forbidden", [("curvature", r"guidance|nodes|comfy"), ("guidance", r"nodes|comfy")])
+def test_imports_point_one_way(folder, forbidden):
+    for path in (ROOT / folder).glob("*.py"):
+        for line in path.read_text().splitlines():
+            assert not re.match(rf"\s*(from|import)\s+\.*({forbidden})\b", line), (path, line)
+
+
+def test_ruff_is_clean():
+    result = subprocess.run([sys.executable, "-m", "ruff", "check", str(ROOT)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def schemas(host):
+    return {name: host.node(name).define_schema() for name in ("SaddleFreeGuidance", "SaddleFreeDemoModel")}
+
+
+def test_saved_graphs_keep_their_meaning(host):
+    """Inputs by position, outputs by position: append to these lists, never change them."""
+    inputs = {name: [item.id for item in schema.inputs] for name, schema in schemas(host).items()}
+    outputs = {name: [item.io_type for item in schema.outputs] for name, schema in schemas(host).items()}
+    assert inputs == {
+        "SaddleFreeGuidance": [
+            "model", "scale", "guidance_seed", "start_percent", "end_percent", "probe_radius", "refresh_every",
+            "directions",
+        ],
+        "SaddleFreeDemoModel": ["digit"],
+    }
+    assert outputs == {
+        "SaddleFreeGuidance": ["MODEL"], "SaddleFreeDemoModel": ["MODEL", "MODEL", "VAE", "CONDITIONING"],
+    }
+
+
+def test_every_input_says_what_it_does_and_every_node_has_a_help_page(host):
+    for name, schema in schemas(host).items():
+        page = (ROOT / "nodes" / "web" / "docs" / f"{name}.md").read_text()
+        assert schema.description
+        for item in schema.inputs:
+            assert item.tooltip and len(item.tooltip) > 20, (name, item.id)
+            assert f"`{item.id}`" in page, (name, item.id)
+            if item.id not in ("model",):
+                assert "off" in item.tooltip.lower(), (name, item.id)
+
+
+def test_advanced_knobs_and_defaults(host):
+    items = {item.id: item for item in schemas(host)["SaddleFreeGuidance"].inputs if item.id != "model"}
+    assert {name: item.default for name, item in items.items()} == {
+        "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
+        "refresh_every": 1, "directions": 1,
+    }
+    assert [name for name, item in items.items() if item.advanced] == ["probe_radius", "refresh_every", "directions"]
+
+
+def test_workflows_are_listed_with_a_thumbnail_and_hold_every_widget(host):
+    workflows = sorted((ROOT / "workflows").glob("*.json"))
+    assert workflows
+    for path in workflows:
+        assert path.with_suffix(".jpg").exists()
+        for node in json.loads(path.read_text())["nodes"]:
+            if node["type"].startswith("SaddleFree"):
+                widgets = [item for item in host.node(node["type"]).define_schema().inputs if item.id != "model"]
+                assert len(node["widgets_values"]) == len(widgets), path
