@@ -70,7 +70,7 @@ class SaddleFreeRun:
         if self.idle_reason is not None:
             return args["denoised"]
         self.active_calls += 1
-        if self._due(args["sigma"]):
+        if self._due(args):
             self.estimate = self._probe(args)
             above = ((self.estimate.rayleigh > 1) & self.estimate.finite).any()
             self.acted = above if self.acted is None else self.acted | above
@@ -99,10 +99,12 @@ class SaddleFreeRun:
             )
         return None
 
-    def _due(self, sigma):
+    def _due(self, args):
         if self.settings.refresh_every == 1 or self.estimate is None:
             return True
-        position = schedule_position(float(sigma[0]), self.schedule)
+        if self.estimate.response.shape[1:] != args["input"].shape:
+            return True
+        position = schedule_position(float(args["sigma"][0]), self.schedule)
         return abs(position - self.position) >= self.settings.refresh_every
 
     def _probe(self, args):
@@ -174,7 +176,7 @@ class SaddleFreeGuidance(io.ComfyNode):
                 io.Int.Input(
                     "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
                     tooltip="Where the search for the direction starts. The same noise with another guidance seed is "
-                    "another picture, so try a few. Any whole number; it has no off, and does nothing when scale is 0.",
+                    "another picture, so try a few. Any whole number; has no off, does nothing when scale is 0.",
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,

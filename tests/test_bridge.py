@@ -225,3 +225,22 @@ def test_the_second_half_of_a_split_run_is_guided(host):
     assert len(host.record.evaluations["plain"]) == 8
     assert len(host.record.evaluations["guided"]) == 16
     assert (latents["plain"] - latents["guided"]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("refresh_every", [1, 4])
+def test_a_latent_that_grows_in_the_middle_starts_a_new_direction(host, refresh_every):
+    graph = Graph()
+    model = graph.add("SaddleFreeDemoModel", digit="none")
+    condition = output(model, 3)
+    watched = graph.add("TestWatch", model=model, label="run", break_at=0, how="interrupt")
+    made = graph.add("BasicGuider", model=guided(graph, watched, refresh_every=refresh_every), conditioning=condition)
+    samples = graph.add(
+        "SamplerCustomAdvanced", noise=graph.add("RandomNoise", noise_seed=1), guider=made,
+        sampler=graph.add("SamplerLCMUpscale", scale_ratio=2.0, scale_steps=2, upscale_method="bilinear"),
+        sigmas=graph.add("BasicScheduler", model=model, scheduler="karras", steps=6, denoise=1.0),
+        latent_image=graph.add("EmptyLatentImage", width=16, height=16, batch_size=3),
+    )
+    graph.add("TestCapture", samples=samples, label="run")
+    latent = host.latents(graph.prompt)["run"]
+    assert latent.isfinite().all() and latent.shape[0] == 3 and latent.shape[-1] > 16
+    assert len(host.record.evaluations["run"]) > len(host.record.calls["run"])
