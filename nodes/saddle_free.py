@@ -169,14 +169,14 @@ class SaddleFreeGuidance(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to guide. Works with any sampler, guider and CFG."),
                 io.Float.Input(
                     "scale", default=1.0, min=0.0, max=20.0, step=0.05, round=0.001,
-                    tooltip="How hard the sample is pushed out of saddles, where the model is undecided. Useful range 0.5 "
-                    "to 5; too much simplifies shapes and strengthens colours. 0 is off: the same picture as without "
-                    "the node, at no cost.",
+                    tooltip="How hard the sample is pushed out of saddles, where the model is undecided. Useful range "
+                    "0.5 to 5; too much simplifies shapes and strengthens colours. 0 is off: the same picture as "
+                    "without the node, at no cost.",
                 ),
                 io.Int.Input(
                     "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
                     tooltip="Where the search for the direction starts. The same noise with another guidance seed is "
-                    "another picture, so try a few. Any whole number; has no off, does nothing when scale is 0.",
+                    "another picture, so try a few. Any whole number. Has no off; no effect at scale 0.",
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,

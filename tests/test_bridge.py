@@ -93,37 +93,50 @@ def test_image_keys_name_the_noise_and_not_its_place(bridge):
     assert bridge.image_keys(torch.zeros(3, 4)) is None
 
 
-@pytest.mark.parametrize("edit", ["TCFG", "CFGZeroStar"])
-def test_pre_cfg_edits_do_not_reach_the_jacobian(host, edit):
-    """At a scale too small to matter the picture is the edit's own, and the probe is still one evaluation."""
+def tiny_push(host, family, edit, **sampling):
+    """(largest change that a push of scale 0.001 makes on top of `edit`, evaluations with it, without it, calls)."""
     graph = Graph()
-    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    model, positive, negative, latent = stand_in(family, host.models)(graph)
     for label, knobs in (("plain", None), ("tiny", {"scale": 0.001})):
         branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
-        branch = graph.add(edit, model=branch)
-        if knobs:
-            branch = guided(graph, branch, **knobs)
-        samples = sample(graph, "KSampler", branch, positive, negative, latent(3), cfg=4.0)
+        branch = edit(graph, branch)
+        branch = guided(graph, branch, **knobs) if knobs else branch
+        samples = sample(graph, "KSampler", branch, positive, negative, latent(3), **sampling)
         graph.add("TestCapture", samples=samples, label=label)
-    latents = host.latents(graph.prompt)
-    assert (latents["plain"] - latents["tiny"]).abs().max() < 0.05
-    calls = len(host.record.calls["tiny"])
-    assert len(host.record.evaluations["tiny"]) == len(host.record.evaluations["plain"]) + calls
+    latents, record = host.latents(graph.prompt), host.record
+    change = (latents["plain"] - latents["tiny"]).abs().max().item()
+    return change, len(record.evaluations["tiny"]), len(record.evaluations["plain"]), len(record.calls["tiny"])
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_attention_guidance_beside_it_keeps_its_own_evaluation(host, order):
-    graph = Graph()
-    model, positive, negative, latent = stand_in("sd15", host.models)(graph)
-    watched = graph.add("TestWatch", model=model, label="both", break_at=0, how="interrupt")
-    perturbed = {"scale": 3.0}
-    if order == "before":
-        both = guided(graph, graph.add("PerturbedAttentionGuidance", model=watched, **perturbed))
-    else:
-        both = graph.add("PerturbedAttentionGuidance", model=guided(graph, watched), **perturbed)
-    graph.add("TestCapture", samples=sample(graph, "KSampler", both, positive, negative, latent(1)), label="both")
-    assert host.latents(graph.prompt)["both"].isfinite().all()
-    assert len(host.record.evaluations["both"]) == 3 * len(host.record.calls["both"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda graph, model: graph.add("TCFG", model=model),
+        lambda graph, model: graph.add("CFGZeroStar", model=model),
+        lambda graph, model: graph.add("TestPreCFG", model=model, amount=100.0),
+    ],
+    ids=["TCFG", "CFGZeroStar", "constant"],
+)
+def test_edits_of_the_prediction_do_not_reach_the_jacobian(host, edit):
+    """A base that was edited and a probe that was not would differ by the edit, over the radius: a fake, and large."""
+    change, guided_evaluations, plain_evaluations, calls = tiny_push(host, "sd3", edit, cfg=4.0)
+    assert change < 0.05
+    assert guided_evaluations == plain_evaluations + calls
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda graph, model: graph.add("PerturbedAttentionGuidance", model=model, scale=0.001),
+        lambda graph, model: graph.add("TestOtherEvaluation", model=model, amount=100.0),
+    ],
+    ids=["PAG", "constant"],
+)
+def test_what_others_evaluate_at_the_same_point_is_not_the_base_of_the_probe(host, other):
+    alone, *_ = tiny_push(host, "sd15", lambda graph, model: model)
+    beside, guided_evaluations, plain_evaluations, calls = tiny_push(host, "sd15", other)
+    assert beside <= 3 * alone + 1e-4
+    assert (plain_evaluations, guided_evaluations) == (2 * calls, 3 * calls)
 
 
 @pytest.mark.parametrize("kind", ["area", "mask"])
@@ -179,6 +192,21 @@ def test_a_cache_that_would_fake_the_probe_switches_guidance_off(host, caplog):
         latents = host.latents(graph.prompt)
     assert torch.equal(latents["plain"], latents["guided"])
     assert len(messages(caplog)) == 1 and "EasyCache" in messages(caplog)[0]
+
+
+def test_a_cache_of_whole_steps_leaves_the_probes_real(host):
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    watched = graph.add("TestWatch", model=model, label="run", break_at=0, how="interrupt")
+    cached = graph.add(
+        "LazyCache", model=watched, reuse_threshold=2.0, start_percent=0.0, end_percent=1.0, verbose=False
+    )
+    samples = sample(graph, "KSampler", guided(graph, cached), positive, negative, latent(1), steps=8)
+    graph.add("TestCapture", samples=samples, label="run")
+    assert host.latents(graph.prompt)["run"].isfinite().all()
+    calls = len(host.record.calls["run"])
+    assert 0 < calls < 8  # some steps were skipped, and the others were each probed once
+    assert len(host.record.evaluations["run"]) == 2 * calls
 
 
 def test_a_guider_without_post_cfg_is_reported_by_name(host, caplog):

@@ -217,7 +217,8 @@ def test_image_keys_follow_an_image_through_any_batch():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["denoised", "probed"])
-def test_values_that_are_not_finite_stop_their_own_image_only(bad, where):
+@pytest.mark.parametrize("directions", [1, 2])
+def test_values_that_are_not_finite_stop_their_own_image_only(bad, where, directions):
     mixture = symmetric_pair(6)
     y, sigma = 0.1 * torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 0.5
 
@@ -226,19 +227,20 @@ def test_values_that_are_not_finite_stop_their_own_image_only(bad, where):
         for step in range(6):
             denoised, probed = mixture.denoise(y, sigma), mixture.denoise(tracker.probe(y, std=sigma), sigma)
             if corrupt and step == 4:
-                (denoised if where == "denoised" else probed)[1, 2] = bad
+                (denoised if where == "denoised" else probed[-3:])[1, 2] = bad  # the last direction's probe
             estimates.append(tracker.update(denoised, probed, alpha=1.0, std=sigma))
         return estimates
 
-    clean, dirty = steps(CurvatureTracker(), False), steps(CurvatureTracker(), True)
+    clean = steps(CurvatureTracker(directions=directions), False)
+    dirty = steps(CurvatureTracker(directions=directions), True)
     assert (saddle_free(clean[4], scale=1.0)[1] != 0).any()
     correction = saddle_free(dirty[4], scale=1.0)
     assert torch.equal(correction[1], torch.zeros(6, dtype=torch.float64))
     others = [0, 2]
     assert torch.equal(correction[others], saddle_free(clean[4], scale=1.0)[others])
-    assert torch.equal(dirty[4].response[0, 1], dirty[3].response[0, 1])
-    assert torch.equal(dirty[4].rayleigh[0, 1], dirty[3].rayleigh[0, 1])
-    assert torch.equal(dirty[5].direction[0, 1], dirty[4].direction[0, 1])
+    assert torch.equal(dirty[4].response[:, 1], dirty[3].response[:, 1])
+    assert torch.equal(dirty[4].rayleigh[:, 1], dirty[3].rayleigh[:, 1])
+    assert torch.equal(dirty[5].direction[:, 1], dirty[4].direction[:, 1])
     assert torch.equal(saddle_free(dirty[5], scale=1.0)[others], saddle_free(clean[5], scale=1.0)[others])
     assert (saddle_free(dirty[5], scale=1.0)[1] != 0).any()
 

@@ -78,6 +78,7 @@ def test_a_broken_run_leaves_nothing_behind(host, how, at):
     broken = host.run(branches(demo(), {"run": (knobs, at, how)}, batch=3, steps=6))
     assert not broken.success
     assert failure(broken)["node_type"] == "KSampler"
+    assert host.record.options_restored == {"run": True}
     assert torch.equal(host.latents(branches(demo(), {"run": knobs}, batch=3, steps=6))["run"], fresh["run"])
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.samplers
 import stand_ins
 from comfy.patcher_extension import WrappersMP
 
@@ -15,6 +16,7 @@ class Record:
         self.latents = {}  # by label
         self.evaluations = defaultdict(list)  # sigmas of the APPLY_MODEL calls, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
+        self.options_restored = {}  # by label
 
 
 RECORD = Record()
@@ -54,7 +56,10 @@ class TestLatent:
 
 
 class TestWatch:
-    """Records every model evaluation and post-CFG pass; breaks off at one of them when asked."""
+    """Records every model evaluation and post-CFG pass; breaks off at one of them when asked.
+
+    Also records whether the guider had its own model options back when the run was over.
+    """
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -80,14 +85,66 @@ class TestWatch:
                 raise RuntimeError("broken on purpose")
             return executor(x, t, *args, **kwargs)
 
+        def outer_sample(executor, *args, **kwargs):
+            model_options = executor.class_obj.model_options
+            try:
+                return executor(*args, **kwargs)
+            finally:
+                RECORD.options_restored[label] = executor.class_obj.model_options is model_options
+
         def post_cfg(args):
             RECORD.calls[label].append(float(args["sigma"][0]))
             return args["denoised"]
 
         watched = model.clone()
         watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_watch", apply_model)
+        watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_watch", outer_sample)
         watched.set_model_sampler_post_cfg_function(post_cfg)
         return (watched,)
+
+
+class TestPreCFG:
+    """Adds a constant to the conditional prediction before CFG, as packs that edit predictions do."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "amount": ("FLOAT", {"default": 0.0})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, amount):
+        patched = model.clone()
+        patched.set_model_sampler_pre_cfg_function(
+            lambda args: [args["conds_out"][0] + amount, *args["conds_out"][1:]]
+        )
+        return (patched,)
+
+
+class TestOtherEvaluation:
+    """Evaluates the same condition at the same x with a model that is off by a constant, as attention guidance does."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "amount": ("FLOAT", {"default": 0.0})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, amount):
+        def off_by_a_constant(apply_model, call):
+            return apply_model(call["input"], call["timestep"], **call["c"]) + amount
+
+        def post_cfg(args):
+            options = {**args["model_options"], "model_function_wrapper": off_by_a_constant}
+            comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], options)
+            return args["denoised"]
+
+        patched = model.clone()
+        patched.set_model_sampler_post_cfg_function(post_cfg)
+        return (patched,)
 
 
 class TestSampling:
@@ -126,5 +183,8 @@ class TestCapture:
 
 
 NODE_CLASS_MAPPINGS = {
-    cls.__name__: cls for cls in (TestConditioning, TestLatent, TestWatch, TestSampling, TestCapture)
+    cls.__name__: cls
+    for cls in (
+        TestConditioning, TestLatent, TestWatch, TestPreCFG, TestOtherEvaluation, TestSampling, TestCapture,
+    )
 }
