@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -450,6 +451,7 @@ def in_host(comfyui, command):
 
 def main(arguments=None):
     """Runs the command line; exit code 2 with one sentence for anything the user can mend."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that ComfyUI is stopped with this script
     try:
         options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         comfyui, python = find_host(options)

@@ -138,6 +138,27 @@ def test_a_taken_port_is_named(quickstart):
         refused(run("--serve", "--port", str(listener.getsockname()[1])), "in use", "--port")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server(quickstart):
+    import urllib.request
+
+    port = quickstart.free_port()
+    command = [sys.executable, str(SCRIPT), "--serve", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        link = next(line.removeprefix("Open ").strip() for line in process.stdout if line.startswith("Open "))
+        assert link == f"http://127.0.0.1:{port}/?template=quickstart&source={ROOT.name}"
+        templates = quickstart.get_json(f"http://127.0.0.1:{port}/workflow_templates")
+        assert "quickstart" in templates[ROOT.name]
+        thumbnail = f"/api/workflow_templates/{ROOT.name}/quickstart.jpg"
+        help_page = f"/extensions/{ROOT.name}/docs/SaddleFreeGuidance.md"
+        for path in (thumbnail, help_page):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+                assert answer.status == 200
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not quickstart.port_is_taken(port)
+
+
 def test_workflow_widgets_land_on_their_inputs(quickstart):
     workflow = {
         "links": [[1, 1, 0, 2, 0, "MODEL"]],
