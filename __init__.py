@@ -5,6 +5,12 @@ WEB_DIRECTORY = "./nodes/web"
 
 async def comfy_entrypoint():
     """The host's entry: the extension that lists the nodes."""
+    from comfyui_version import __version__
+
+    from .nodes.version import require_supported_host
+
+    require_supported_host(__version__)
+
     from .nodes.extension import SaddleFreeExtension
 
     return SaddleFreeExtension()

@@ -145,3 +145,19 @@ def test_the_host_refuses_values_out_of_range(host, knobs):
     messages = [error for node in errors.values() for error in node["errors"]]
     assert [error["extra_info"]["input_name"] for error in messages] == [name]
     assert str(value) in str(messages[0]["extra_info"]["received_value"])
+
+
+def test_a_direct_call_without_the_executor_gives_the_same_picture(host):
+    import comfy.sample
+
+    queued = host.latents(branches(demo(), {"run": {"scale": 2.0}}, batch=2, steps=6))["run"]
+    model, _, _, condition = host.node("SaddleFreeDemoModel").execute("none").result
+    knobs = {"guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0}
+    guided = host.node("SaddleFreeGuidance").execute(model, scale=2.0, refresh_every=1, directions=1, **knobs).result[0]
+    latent = torch.zeros(2, 3, 32, 32)
+    noise = comfy.sample.prepare_noise(latent, 7)
+    with torch.no_grad():
+        direct = comfy.sample.sample(
+            guided, noise, 6, 1.0, "euler", "simple", condition, condition, latent, disable_pbar=True, seed=7
+        )
+    assert torch.equal(direct, queued)

@@ -34,6 +34,23 @@ def test_ruff_is_clean():
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.parametrize("version", ["0.29.9", "0.3.75", "0.0.1"])
+def test_an_old_host_is_told_what_to_do_at_load(host, version, monkeypatch):
+    import comfyui_version
+
+    monkeypatch.setattr(comfyui_version, "__version__", version)
+    entry = sys.modules[str(ROOT).replace(".", "_x_")]
+    with pytest.raises(ImportError, match=rf"needs ComfyUI 0.30.0 or newer and this is {version}; update ComfyUI"):
+        host.loop.run_until_complete(entry.comfy_entrypoint())
+
+
+@pytest.mark.parametrize("version", ["0.30.0", "0.31.2", "1.0.0", "0.30.0-dev"])
+def test_a_supported_host_loads(version):
+    from saddle_free_guidance.nodes.version import require_supported_host
+
+    assert require_supported_host(version) is None
+
+
 def schemas(host):
     return {name: host.node(name).define_schema() for name in ("SaddleFreeGuidance", "SaddleFreeDemoModel")}
 

@@ -77,6 +77,13 @@ def test_an_old_comfyui_is_named_with_its_version(tmp_path):
     refused(run("--comfyui", str(tmp_path)), "0.29.4", "0.30.0")
 
 
+def test_the_comfyui_it_sits_in_is_used(quickstart, tmp_path, monkeypatch):
+    (tmp_path / "comfyui_version.py").write_text('__version__ = "0.30.0"\n')
+    monkeypatch.setattr(quickstart, "ROOT", tmp_path / "custom_nodes" / "saddle-free-guidance")
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    assert quickstart.find_host(quickstart.parse_arguments([])) == (tmp_path, sys.executable)
+
+
 def test_without_a_network_it_says_so_and_leaves_nothing(tmp_path):
     refused(
         run(COMFYUI_PATH=None, XDG_CACHE_HOME=str(tmp_path), PIP_NO_INDEX="1", PIP_FIND_LINKS=None),
