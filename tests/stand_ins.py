@@ -48,6 +48,21 @@ def write_stand_in(name, models):
     return path.name
 
 
+def write_lora(name, models):
+    """Writes models/loras/<name>.safetensors, a strong rank-4 LoRA on the first block of the SD3 stand-in."""
+    path = models / "loras" / f"{name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(0)
+        layer = "diffusion_model.joint_blocks.0.x_block.attn.proj"
+        sides = {"lora_up": (64, 4), "lora_down": (4, 64)}
+        save_file(
+            {f"{layer}.{side}.weight": torch.randn(shape, generator=generator) / 2 for side, shape in sides.items()},
+            path,
+        )
+    return path.name
+
+
 def conditioning(name, seed, batch=1):
     """CONDITIONING with random tensors of the family's widths."""
     family = FAMILIES[name]

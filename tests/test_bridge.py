@@ -1,8 +1,10 @@
 """What the guidance takes from the host: coordinates, raw predictions, refusals, and the line it logs."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
+import stand_ins
 import torch
 from graphs import Graph, branches, demo, guided, output, sample, stand_in
 from host import failure
@@ -93,19 +95,30 @@ def test_image_keys_name_the_noise_and_not_its_place(bridge):
     assert bridge.image_keys(torch.zeros(3, 4)) is None
 
 
-def tiny_push(host, family, edit, **sampling):
-    """(largest change that a push of scale 0.001 makes on top of `edit`, evaluations with it, without it, calls)."""
+def unchanged(graph, *values):
+    return values if len(values) > 1 else values[0]
+
+
+def tiny_push(host, family, edit_model=unchanged, edit_conditions=unchanged, **sampling):
+    """What a push of scale 0.001 does on top of edits of the model or the conditions.
+
+    change: the largest change of the latent; guided, plain: evaluations with and without it; calls; latent: without it.
+    """
     graph = Graph()
     model, positive, negative, latent = stand_in(family, host.models)(graph)
+    positive, negative = edit_conditions(graph, positive, negative)
     for label, knobs in (("plain", None), ("tiny", {"scale": 0.001})):
         branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
-        branch = edit(graph, branch)
+        branch = edit_model(graph, branch)
         branch = guided(graph, branch, **knobs) if knobs else branch
         samples = sample(graph, "KSampler", branch, positive, negative, latent(3), **sampling)
         graph.add("TestCapture", samples=samples, label=label)
     latents, record = host.latents(graph.prompt), host.record
-    change = (latents["plain"] - latents["tiny"]).abs().max().item()
-    return change, len(record.evaluations["tiny"]), len(record.evaluations["plain"]), len(record.calls["tiny"])
+    return SimpleNamespace(
+        change=(latents["plain"] - latents["tiny"]).abs().max().item(),
+        guided=len(record.evaluations["tiny"]), plain=len(record.evaluations["plain"]),
+        calls=len(record.calls["tiny"]), latent=latents["plain"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,9 +132,9 @@ def tiny_push(host, family, edit, **sampling):
 )
 def test_edits_of_the_prediction_do_not_reach_the_jacobian(host, edit):
     """A base that was edited and a probe that was not would differ by the edit, over the radius: a fake, and large."""
-    change, guided_evaluations, plain_evaluations, calls = tiny_push(host, "sd3", edit, cfg=4.0)
-    assert change < 0.05
-    assert guided_evaluations == plain_evaluations + calls
+    push = tiny_push(host, "sd3", edit, cfg=4.0)
+    assert push.change < 0.05
+    assert push.guided == push.plain + push.calls
 
 
 @pytest.mark.parametrize(
@@ -133,10 +146,50 @@ def test_edits_of_the_prediction_do_not_reach_the_jacobian(host, edit):
     ids=["PAG", "constant"],
 )
 def test_what_others_evaluate_at_the_same_point_is_not_the_base_of_the_probe(host, other):
-    alone, *_ = tiny_push(host, "sd15", lambda graph, model: model)
-    beside, guided_evaluations, plain_evaluations, calls = tiny_push(host, "sd15", other)
-    assert beside <= 3 * alone + 1e-4
-    assert (plain_evaluations, guided_evaluations) == (2 * calls, 3 * calls)
+    alone, beside = tiny_push(host, "sd15"), tiny_push(host, "sd15", other)
+    assert beside.change <= 3 * alone.change + 1e-4
+    assert (beside.plain, beside.guided) == (2 * beside.calls, 3 * beside.calls)
+
+
+def control_net(graph, positive, negative):
+    made = graph.add(
+        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=graph.add("TestControlNet"),
+        image=graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0), strength=1.0, start_percent=0.0,
+        end_percent=1.0,
+    )
+    return made, output(made, 1)
+
+
+def lora_hook(graph, positive, negative):
+    hook = graph.add("CreateHookLora", lora_name="tiny.safetensors", strength_model=1.0, strength_clip=0.0)
+    hooked = graph.add(
+        "ConditioningSetProperties", cond_NEW=positive, strength=1.0, set_cond_area="default", hooks=hook
+    )
+    return hooked, negative
+
+
+@pytest.mark.parametrize("family, edit", [("sd15", control_net), ("sd3", lora_hook)], ids=["ControlNet", "LoRA hook"])
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_what_hangs_on_a_condition_applies_to_the_probe_too(host, family, edit, cfg):
+    """A base with it and a probe without it would differ by what it does, over the radius."""
+    stand_ins.write_lora("tiny", host.models)
+    alone, beside = tiny_push(host, family, cfg=cfg), tiny_push(host, family, edit_conditions=edit, cfg=cfg)
+    spread = alone.latent.std().item()
+    assert (alone.latent - beside.latent).abs().max() > 0.1 * spread
+    assert beside.change <= 3 * alone.change + 0.01 * spread
+    assert beside.guided == beside.plain + beside.calls
+
+
+def test_a_lora_on_the_model_applies_to_the_probe_too(host):
+    stand_ins.write_lora("tiny", host.models)
+
+    def lora(graph, model):
+        return graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
+
+    alone, beside = tiny_push(host, "sd3"), tiny_push(host, "sd3", lora)
+    spread = alone.latent.std().item()
+    assert (alone.latent - beside.latent).abs().max() > 0.1 * spread
+    assert beside.change <= 3 * alone.change + 0.01 * spread
 
 
 @pytest.mark.parametrize("kind", ["area", "mask"])

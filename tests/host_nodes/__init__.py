@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 
+import comfy.controlnet
 import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import stand_ins
+import torch
 from comfy.patcher_extension import WrappersMP
 
 
@@ -50,8 +52,6 @@ class TestLatent:
     CATEGORY = "tests"
 
     def make(self, family, batch_size):
-        import torch
-
         return ({"samples": torch.zeros(batch_size, *stand_ins.FAMILIES[family].latent_shape)},)
 
 
@@ -101,6 +101,34 @@ class TestWatch:
         watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_watch", outer_sample)
         watched.set_model_sampler_post_cfg_function(post_cfg)
         return (watched,)
+
+
+class ConstantControl(comfy.controlnet.ControlBase):
+    """A control that adds a constant to the last block of the SD1.5 stand-in."""
+
+    def copy(self):
+        copied = ConstantControl()
+        self.copy_to(copied)
+        return copied
+
+    def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+        added = torch.full((len(x_noisy), 320, *x_noisy.shape[2:]), 3.0 * self.strength)
+        return {"input": [], "middle": [], "output": [added]}
+
+
+class TestControlNet:
+    """A ControlNet without a file."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("CONTROL_NET",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self):
+        return (ConstantControl(),)
 
 
 class TestPreCFG:
@@ -185,6 +213,7 @@ class TestCapture:
 NODE_CLASS_MAPPINGS = {
     cls.__name__: cls
     for cls in (
-        TestConditioning, TestLatent, TestWatch, TestPreCFG, TestOtherEvaluation, TestSampling, TestCapture,
+        TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestSampling,
+        TestCapture,
     )
 }
