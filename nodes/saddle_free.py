@@ -100,19 +100,19 @@ class SaddleFreeRun:
         return None
 
     def _due(self, args):
-        if self.settings.refresh_every == 1 or self.estimate is None:
-            return True
-        if self.estimate.response.shape[1:] != args["input"].shape:
+        if self.settings.refresh_every == 1:
             return True
         position = schedule_position(float(args["sigma"][0]), self.schedule)
-        return abs(position - self.position) >= self.settings.refresh_every
+        reusable = self.estimate is not None and self.estimate.response.shape[1:] == args["input"].shape
+        if reusable and abs(position - self.position) < self.settings.refresh_every:
+            return False
+        self.position = position
+        return True
 
     def _probe(self, args):
         x, sigma = args["input"], args["sigma"]
         if self.tracker is None:
             self.tracker = self._make_tracker(args["model"], x)
-        if self.settings.refresh_every > 1:
-            self.position = schedule_position(float(sigma[0]), self.schedule)
         alpha, std = coordinates(args["model"].model_sampling, sigma)
         cond, denoised = self.predictions.main(args)
         probes = self.tracker.probe(x, std=std).split(len(x))
