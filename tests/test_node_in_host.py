@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from graphs import branches, demo, stand_in
+from graphs import Graph, branches, demo, guided, output, sample, stand_in
 from host import failure
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
@@ -91,8 +91,6 @@ def test_two_nodes_in_one_graph_share_nothing(host):
 
 
 def test_two_nodes_on_one_model_each_probe_once(host):
-    from graphs import Graph, guided, output, sample
-
     graph = Graph()
     model = graph.add("SaddleFreeDemoModel", digit="none")
     watched = graph.add("TestWatch", model=model, label="both", break_at=0, how="interrupt")
@@ -153,11 +151,13 @@ def test_a_direct_call_without_the_executor_gives_the_same_picture(host):
     queued = host.latents(branches(demo(), {"run": {"scale": 2.0}}, batch=2, steps=6))["run"]
     model, _, _, condition = host.node("SaddleFreeDemoModel").execute("none").result
     knobs = {"guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0}
-    guided = host.node("SaddleFreeGuidance").execute(model, scale=2.0, refresh_every=1, directions=1, **knobs).result[0]
+    patched = host.node("SaddleFreeGuidance").execute(
+        model, scale=2.0, refresh_every=1, directions=1, **knobs
+    ).result[0]
     latent = torch.zeros(2, 3, 32, 32)
     noise = comfy.sample.prepare_noise(latent, 7)
     with torch.no_grad():
         direct = comfy.sample.sample(
-            guided, noise, 6, 1.0, "euler", "simple", condition, condition, latent, disable_pbar=True, seed=7
+            patched, noise, 6, 1.0, "euler", "simple", condition, condition, latent, disable_pbar=True, seed=7
         )
     assert torch.equal(direct, queued)
