@@ -124,7 +124,7 @@ def main():
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scales", type=float, nargs="+", default=[2.0, 4.0, 8.0])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="karras")

@@ -160,7 +160,7 @@ class SaddleFreeGuidance(io.ComfyNode):
             display_name="Saddle-Free Guidance",
             category="model/patch/saddle-free",
             description=(
-                "Cleaner, more varied pictures from the model you have: while sampling, finds the direction in which "
+                "Better and more varied pictures from the model you have: while sampling, finds the direction in which "
                 "the model is undecided between two pictures and pushes the sample out of it. No labels, no second "
                 "model, no training. Costs one extra model evaluation per call."
             ),
