@@ -36,8 +36,11 @@ class DemoConfig(comfy.supported_models_base.BASE):
     memory_usage_factor = 0.5
 
 
-def load_demo_model(name):
-    """A ModelPatcher of `model` or `weak` with the bundled weights; FileNotFoundError says how to get them back."""
+def load_demo_model(name, disable_dynamic=False):
+    """A ModelPatcher of `model` or `weak` with the bundled weights; FileNotFoundError says how to get them back.
+
+    disable_dynamic: for the host, which calls the loader again when it wants weights of its own.
+    """
     path = WEIGHTS / f"{name}.safetensors"
     if not path.exists():
         raise FileNotFoundError(
@@ -54,7 +57,10 @@ def load_demo_model(name):
         config, comfy.model_base.ModelType.EDM, device=offload_device, unet_model=DemoUNet
     )
     model.diffusion_model.load_state_dict(weights)
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = kind(model, load_device=load_device, offload_device=offload_device)
+    patcher.cached_patcher_init = (load_demo_model, (name,))
+    return patcher
 
 
 def class_conditioning(digit):

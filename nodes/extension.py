@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from .auto_guidance import AutoGuidance
 from .demo_model import SaddleFreeDemoModel
 from .saddle_free import SaddleFreeGuidance
 
@@ -11,4 +12,4 @@ class SaddleFreeExtension(ComfyExtension):
 
     async def get_node_list(self):
         """Node classes in the order in which menus list them."""
-        return [SaddleFreeGuidance, SaddleFreeDemoModel]
+        return [SaddleFreeGuidance, AutoGuidance, SaddleFreeDemoModel]

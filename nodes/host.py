@@ -81,9 +81,12 @@ class RawPredictions:
         """
         positive = self._guider.conds.get("positive") if self._guider is not None else None
         cond = positive if self._get(positive) is not None or args["cond"] is None else args["cond"]
-        prediction = self._get(cond) if self._x is args["input"] else None
+        if self._x is not args["input"]:
+            self._x, self._found = args["input"], []
+        prediction = self._get(cond)
         if prediction is None:
             prediction = evaluate(args, cond, args["input"])
+            self._found.append((cond, prediction))
         return cond, prediction
 
     def _get(self, cond):

@@ -1,19 +1,16 @@
 """The Saddle-Free Guidance node and what one sampling run of it remembers."""
 
-import logging
+import functools
 from dataclasses import dataclass
 
-import comfy.model_patcher
 import torch
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..curvature import CurvatureTracker, automatic_probe_radius
-from ..guidance import SigmaWindow, saddle_free, schedule_position
-from .host import RawPredictions, coordinates, evaluate, image_keys, refuse_unusable
-
-KEY = "saddle_free_guidance"
-log = logging.getLogger(__name__)
+from ..guidance import saddle_free, schedule_position
+from .guided_run import KEY, GuidedRun, guided_sampling
+from .host import coordinates, evaluate, image_keys, refuse_unusable
 
 
 @dataclass(frozen=True)
@@ -29,75 +26,38 @@ class Settings:
     directions: int
 
 
-class SaddleFreeRun:
-    """One sampling run: the tracked directions, the push in use, and whether it ever acted."""
+class SaddleFreeRun(GuidedRun):
+    """One sampling run: the tracked directions and the push in use."""
+
+    NAME, RANK = "Saddle-Free Guidance", 2
 
     def __init__(self, settings, guider, noise, sigmas):
-        model_sampling = guider.model_patcher.get_model_object("model_sampling")
-        refuse_unusable(model_sampling)
+        refuse_unusable(guider.model_patcher.get_model_object("model_sampling"))
+        super().__init__(guider, settings.start_percent, settings.end_percent)
         self.settings = settings
-        self.guider = type(guider).__name__
         self.schedule = sigmas.tolist()
-        self.window = None
-        if settings.start_percent > 0 or settings.end_percent < 1:
-            self.window = SigmaWindow(
-                float(model_sampling.percent_to_sigma(settings.start_percent)),
-                float(model_sampling.percent_to_sigma(settings.end_percent)),
-            )
         self.image_keys = image_keys(noise)
-        self.predictions = RawPredictions()
         self.tracker = None
         self.estimate = None
         self.position = None
-        self.calls = 0
-        self.active_calls = 0
-        self.idle_reason = None
-        self.acted = None
 
-    def install(self, model_options):
-        """Adds this run's hooks to the run's own copy of the model options."""
-        for kind, wrapper in (
-            (WrappersMP.PREDICT_NOISE, self.predictions.evaluation),
-            (WrappersMP.CALC_COND_BATCH, self.predictions.batch),
-        ):
-            add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
-        comfy.model_patcher.set_model_options_post_cfg_function(model_options, self.post_cfg)
-
-    def post_cfg(self, args):
-        """Post-CFG function: the denoised prediction plus the saddle-free correction."""
-        self.calls += 1
-        self.idle_reason = self._why_idle(args)
-        if self.idle_reason is not None:
-            return args["denoised"]
-        self.active_calls += 1
+    def correction(self, args):
+        """The saddle-free correction, from the estimate of this call or the one in use."""
         if self._due(args):
             self.estimate = self._probe(args)
-            above = ((self.estimate.rayleigh > 1) & self.estimate.finite).any()
-            self.acted = above if self.acted is None else self.acted | above
-        return args["denoised"] + saddle_free(self.estimate, scale=self.settings.scale)
+            self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
+        return saddle_free(self.estimate, scale=self.settings.scale)
 
-    def report(self):
-        """Says once, in one line, why guidance could not act in this run, if so."""
-        if self.calls == 0:
-            reason = f"{self.guider} runs no post-CFG functions with these settings"
-        elif self.active_calls == 0:
-            reason = self.idle_reason
-        elif not self.acted.item():
-            reason = f"the model showed no positive curvature at any of {self.active_calls} calls"
-        else:
-            return
-        log.warning("Saddle-Free Guidance did not change this image: %s.", reason)
-
-    def _why_idle(self, args):
+    def why_idle(self, args):
+        """Also beside EasyCache, whose answers to probes are not the model's."""
         cache = args["model_options"].get("transformer_options", {}).get("easycache")
         if getattr(cache, "name", None) == "EasyCache":
             return "EasyCache would answer the probes from its cache; remove one of the two, or use LazyCache"
-        if self.window is not None and not self.window.contains(float(args["sigma"][0])):
-            return (
-                f"no model call fell between start_percent {self.settings.start_percent:g} and end_percent "
-                f"{self.settings.end_percent:g}"
-            )
-        return None
+        return super().why_idle(args)
+
+    def why_ineffective(self):
+        """The model was nowhere undecided."""
+        return f"the model showed no positive curvature at any of {self.active_calls} calls"
 
     def _due(self, args):
         if self.settings.refresh_every == 1:
@@ -128,25 +88,6 @@ class SaddleFreeRun:
             directions=min(self.settings.directions, size),
             image_keys=keys,
         )
-
-
-def guided_sampling(settings):
-    """OUTER_SAMPLE wrapper that gives each sampling run its own state and hooks, and takes them away at its end."""
-
-    def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        guider = executor.class_obj
-        run = SaddleFreeRun(settings, guider, noise, sigmas)
-        model_options = guider.model_options
-        guider.model_options = comfy.model_patcher.create_model_options_clone(model_options)
-        try:
-            run.install(guider.model_options)
-            output = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        finally:
-            guider.model_options = model_options
-        run.report()
-        return output
-
-    return outer_sample
 
 
 class SaddleFreeGuidance(io.ComfyNode):
@@ -218,5 +159,7 @@ class SaddleFreeGuidance(io.ComfyNode):
             scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions
         )
         guided = model.clone()
-        guided.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(settings))
+        guided.add_wrapper_with_key(
+            WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(functools.partial(SaddleFreeRun, settings))
+        )
         return io.NodeOutput(guided)

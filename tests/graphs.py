@@ -10,6 +10,8 @@ KNOBS = {
     "directions": 1,
 }
 
+AUTO_KNOBS = {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0}
+
 
 class Graph:
     """A prompt under construction; `add` returns the link to the new node's first output."""
@@ -33,8 +35,19 @@ def guided(graph, model, **knobs):
     return graph.add("SaddleFreeGuidance", model=model, **(KNOBS | knobs))
 
 
+def steered(graph, model, weak_model, **knobs):
+    """Adds an Auto-Guidance node with the given knobs, the rest at their defaults."""
+    return graph.add("AutoGuidance", model=model, weak_model=weak_model, **(AUTO_KNOBS | knobs))
+
+
+def watched(graph, model, label, break_at=0, how="interrupt"):
+    """Adds a node that records the model's evaluations under a label."""
+    return graph.add("TestWatch", model=model, label=label, break_at=break_at, how=how)
+
+
 def sample(
-    graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler="euler", scheduler="simple", steps=3, seed=7
+    graph, guider, model, positive, negative, latent, *, cfg=1.0, sampler="euler", scheduler="simple", steps=3, seed=7,
+    weak_model=None,
 ):
     """Adds a sampler node of any kind, or a custom sampler with one of the host's guiders; returns its latent."""
     common = {"sampler_name": sampler, "scheduler": scheduler, "steps": steps}
@@ -53,6 +66,10 @@ def sample(
         made = graph.add("BasicGuider", model=model, conditioning=positive)
     elif guider == "CFGGuider":
         made = graph.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg)
+    elif guider == "DualModelGuider":
+        made = graph.add(
+            "DualModelGuider", model=model, model_negative=weak_model, positive=positive, negative=positive, cfg=cfg
+        )
     elif guider == "DualCFGGuider":
         made = graph.add(
             "DualCFGGuider", model=model, cond1=positive, cond2=negative, negative=negative,
@@ -82,7 +99,7 @@ def branches(source, variants, *, batch=1, pick=None, guider="KSampler", **sampl
         latent = graph.add("LatentFromBatch", samples=latent, batch_index=pick, length=1)
     for label, variant in variants.items():
         knobs, at, how = variant if isinstance(variant, tuple) else (variant, 0, "interrupt")
-        branch = graph.add("TestWatch", model=model, label=label, break_at=at, how=how)
+        branch = watched(graph, model, label, at, how)
         if knobs is not None:
             branch = guided(graph, branch, **knobs)
         samples = sample(graph, guider, branch, positive, negative, latent, **sampling)
@@ -90,17 +107,21 @@ def branches(source, variants, *, batch=1, pick=None, guider="KSampler", **sampl
     return graph.prompt
 
 
-def stand_in(family, models):
-    """A source for `branches`: a stand-in checkpoint through the host's loader."""
+def load(graph, family, models, seed=0):
+    """Adds the host's loader for a stand-in checkpoint."""
     import stand_ins
 
-    name = stand_ins.write_stand_in(family, models)
+    name = stand_ins.write_stand_in(family, models, seed)
+    if stand_ins.FAMILIES[family].folder == "checkpoints":
+        return graph.add("CheckpointLoaderSimple", ckpt_name=name)
+    return graph.add("UNETLoader", unet_name=name, weight_dtype="default")
+
+
+def stand_in(family, models):
+    """A source for `branches`: a stand-in checkpoint through the host's loader."""
 
     def source(graph):
-        if stand_ins.FAMILIES[family].folder == "checkpoints":
-            model = graph.add("CheckpointLoaderSimple", ckpt_name=name)
-        else:
-            model = graph.add("UNETLoader", unet_name=name, weight_dtype="default")
+        model = load(graph, family, models)
         positive = graph.add("TestConditioning", family=family, seed=1)
         negative = graph.add("TestConditioning", family=family, seed=2)
         return model, positive, negative, lambda batch: graph.add("TestLatent", family=family, batch_size=batch)

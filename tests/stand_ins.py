@@ -23,6 +23,7 @@ class Family:
 
 FAMILIES = {
     "sd15": Family("checkpoints", (4, 8, 8), (4, 768)),
+    "sd21": Family("checkpoints", (4, 8, 8), (4, 1024)),
     "sdxl": Family("checkpoints", (4, 8, 8), (4, 2048), 1280),
     "sdxl_v": Family("checkpoints", (4, 8, 8), (4, 2048), 1280, (("v_pred", 0.0), ("ztsnr", 0.0))),
     "sdxl_edm": Family("checkpoints", (4, 8, 8), (4, 2048), 1280, (("edm_mean", 0.0), ("edm_std", 1.0))),
@@ -33,14 +34,14 @@ FAMILIES = {
 }
 
 
-def write_stand_in(name, models):
-    """Writes models/<folder>/<name>.safetensors unless it is there; returns the file's name."""
+def write_stand_in(name, models, seed=0):
+    """Writes models/<folder>/<name>.safetensors, or a sibling of it, unless it is there; returns the file's name."""
     family = FAMILIES[name]
-    path = models / family.folder / f"{name}.safetensors"
+    path = models / family.folder / (f"{name}.safetensors" if seed == 0 else f"{name}_{seed}.safetensors")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = PREFIX if family.folder == "checkpoints" else ""
-        weights = _random_weights(_network(name, family))
+        weights = _random_weights(_network(name, family), seed)
         if sum(value.numel() for value in weights.values()) > LARGE:
             weights = {key: value.half() for key, value in weights.items()}
         weights = {prefix + key: value for key, value in weights.items()}
@@ -73,9 +74,9 @@ def conditioning(name, seed, batch=1):
     return [[torch.randn(batch, *family.context, generator=generator), details]]
 
 
-def _random_weights(network):
+def _random_weights(network, seed):
     """Weights of the size that keeps activations near 1, with no zero-initialised layer left at zero."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     weights = {}
     for key, value in network.state_dict().items():
         if value.ndim < 2:
@@ -96,7 +97,7 @@ def _network(name, family):
 
     common = {"operations": comfy.ops.disable_weight_init, "device": "cpu", "dtype": torch.float32}
     width, pooled = family.context[1], family.pooled
-    if name.startswith("sd15") or name.startswith("sdxl"):
+    if name.startswith(("sd15", "sd21", "sdxl")):
         return comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(**_unet(name), **common)
     if name.startswith("sd3"):
         return comfy.ldm.modules.diffusionmodules.mmdit.MMDiT(**_mmdit(name, width, pooled), **common)
@@ -116,11 +117,11 @@ def _unet(name):
         "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1],
         "use_spatial_transformer": True, "legacy": False, "transformer_depth_middle": -2,
     }
-    if name.startswith("sd15"):
-        return config | {
-            "num_res_blocks": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
-            "context_dim": 768, "num_heads": 8,
-        }
+    if name.startswith(("sd15", "sd21")):
+        config |= {"num_res_blocks": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1]}
+        if name == "sd15":
+            return config | {"context_dim": 768, "num_heads": 8}
+        return config | {"context_dim": 1024, "num_head_channels": 64, "use_linear_in_transformer": True}
     return config | {
         "num_res_blocks": [3], "transformer_depth": [0, 2, 5], "transformer_depth_output": [0, 0, 0, 1],
         "context_dim": 2048, "num_head_channels": 64, "use_linear_in_transformer": True,

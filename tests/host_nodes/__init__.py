@@ -1,5 +1,6 @@
 """Test-only nodes for a real host: conditions for stand-in checkpoints, and a record of what happened."""
 
+import hashlib
 from collections import defaultdict
 
 import comfy.controlnet
@@ -17,6 +18,7 @@ class Record:
     def clear(self):
         self.latents = {}  # by label
         self.evaluations = defaultdict(list)  # sigmas of the APPLY_MODEL calls, by label
+        self.points = defaultdict(list)  # digests of what those calls evaluated, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
         self.options_restored = {}  # by label
 
@@ -79,6 +81,7 @@ class TestWatch:
     def watch(self, model, label, break_at, how):
         def apply_model(executor, x, t, *args, **kwargs):
             RECORD.evaluations[label].append(float(t[0]))
+            RECORD.points[label].append(hashlib.sha256(x.numpy().tobytes()).hexdigest())
             if len(RECORD.evaluations[label]) == break_at:
                 if how == "interrupt":
                     raise comfy.model_management.InterruptProcessingException()
@@ -175,6 +178,46 @@ class TestOtherEvaluation:
         return (patched,)
 
 
+class TestOffset:
+    """Adds a constant to the model's prediction, or to the denoised prediction after CFG."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        where = (["model", "post_cfg"],)
+        return {"required": {"model": ("MODEL",), "amount": ("FLOAT", {"default": 0.0, "min": -1e9}), "where": where}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, amount, where):
+        patched = model.clone()
+        if where == "model":
+            patched.set_model_unet_function_wrapper(
+                lambda apply_model, call: apply_model(call["input"], call["timestep"], **call["c"]) + amount
+            )
+        else:
+            patched.set_model_sampler_post_cfg_function(lambda args: args["denoised"] + amount)
+        return (patched,)
+
+
+class TestForgetFile:
+    """A model whose loader left no record of its file, as loaders of other packs do."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model):
+        patched = model.clone()
+        patched.cached_patcher_init = None
+        return (patched,)
+
+
 class TestSampling:
     """Gives a model another parametrisation, as the nodes of the host that patch model_sampling do."""
 
@@ -213,7 +256,7 @@ class TestCapture:
 NODE_CLASS_MAPPINGS = {
     cls.__name__: cls
     for cls in (
-        TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestSampling,
-        TestCapture,
+        TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestOffset,
+        TestForgetFile, TestSampling, TestCapture,
     )
 }

@@ -1,0 +1,185 @@
+"""The weak model of auto-guidance: whether it fits the main one, weights of its own, and its part in a sampling run."""
+
+import math
+
+import comfy.hooks
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+
+from .guided_run import without_guidance
+
+TEXT_WIDTHS = ("context_dim", "context_in_dim", "text_dim")
+
+
+def refuse_misfit(model, weak):
+    """Raises ValueError, naming both values, where the predictions of the two patchers cannot be compared.
+
+    The shift of a flow schedule may differ: the weak model is asked at the sigma of the main one.
+    """
+    for (what, of_model), of_weak in zip(_facts(model).items(), _facts(weak).values()):
+        numbers = isinstance(of_model, float) and isinstance(of_weak, float)
+        if not (math.isclose(of_model, of_weak, rel_tol=0.01) if numbers else of_model == of_weak):
+            raise ValueError(
+                f"weak_model does not fit model: its {what} is {_shown(of_weak)}, and that of model is "
+                f"{_shown(of_model)}. Connect a weak model of the same family, for example the base of a fine-tune."
+            )
+
+
+def with_own_weights(model, weak):
+    """The weak patcher, and whether it shares its weights with the main one.
+
+    Patchers of one loaded model share its weights. Sharing is right where they differ in options only; where their
+    weights differ, by a LoRA for instance, the weak one is loaded once more from its file. ValueError says what to do
+    where nothing differs or where the host does not know the file.
+    """
+    weak = without_guidance(weak)
+    sharing = [other for other in (model, *model.get_nested_additional_models()) if other.model is weak.model]
+    if all(_same_weights(other, weak) for other in sharing):
+        if weak.model is model.model and _same_options(model, weak):
+            raise ValueError(
+                "weak_model is the same as model, so there is nothing to steer away from. Connect another checkpoint, "
+                "or put the LoRA that makes the difference before this node."
+            )
+        return weak, weak.model is model.model
+    if weak.cached_patcher_init is None:
+        raise ValueError(
+            "weak_model shares its weights with model and cannot be loaded a second time, because its loader left no "
+            "record of the file. Save one of the two as a checkpoint and load it with a core loader node."
+        )
+    return weak.clone(force_deepcopy=True), False
+
+
+class WeakModel:
+    """The weak model in one sampling run: its own patches, wrappers and hooks, and its own encoding of the conditions.
+
+    With shared weights the main model is evaluated, under the weak model's options and with its own conditions.
+    """
+
+    def __init__(self, patcher, shared, main):
+        refuse_misfit(main.model_patcher, patcher)
+        self.shared = shared
+        self.main = main
+        self.guider = comfy.samplers.CFGGuider(patcher)
+        self.latent_shapes = None
+        self.model = self.conds = self.options = None
+
+    def sample(self, executor, *args, **kwargs):
+        """The main model's sampling inside the weak one's OUTER_SAMPLE wrappers, which set up their per-run state."""
+        self.latent_shapes = kwargs.get("latent_shapes")
+        patcher = self.guider.model_patcher
+        self.guider.conds = _copy_conds(self.main.original_conds)
+        self.guider.model_options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
+        comfy.samplers.preprocess_conds_hooks(self.guider.conds)
+        hook_mode = patcher.hook_mode
+        if comfy.samplers.get_total_hook_groups_in_conds(self.guider.conds) <= 1:
+            patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
+        try:
+            comfy.sampler_helpers.prepare_model_patcher(patcher, self.guider.conds, self.guider.model_options)
+            comfy.samplers.filter_registered_hooks_on_conds(self.guider.conds, self.guider.model_options)
+            wrappers = get_all_wrappers(WrappersMP.OUTER_SAMPLE, self.guider.model_options, is_model_options=True)
+            wrapped = WrapperExecutor.new_class_executor(executor, self.guider, wrappers)
+            return wrapped.execute(*args, **kwargs)
+        finally:
+            patcher.hook_mode = hook_mode
+            patcher.restore_hook_patches()
+
+    def sampling(self, executor, main, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args):
+        """SAMPLER_SAMPLE wrapper: the models are loaded; encodes the conditions, and cleans up at the end."""
+        patcher, options = self.guider.model_patcher, self.guider.model_options
+        device = patcher.load_device
+        try:
+            comfy.samplers.cast_to_load_options(options, device=device, dtype=patcher.model_dtype())
+            if self.shared:
+                self.model, self.conds = main.inner_model, main.conds
+            else:
+                patcher.pre_run()
+                self.model = patcher.model
+                self.conds = comfy.samplers.process_conds(
+                    self.model, noise, self.guider.conds, device, latent_image, denoise_mask, extra_args.get("seed"),
+                    latent_shapes=self.latent_shapes,
+                )
+            self.options = comfy.model_patcher.create_model_options_clone(options)
+            self.options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
+            context_handler = extra_args["model_options"].get("context_handler")
+            if context_handler is not None:
+                self.options.setdefault("context_handler", context_handler)
+            return executor(main, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
+        finally:
+            if not self.shared:
+                patcher.cleanup()
+                comfy.sampler_helpers.cleanup_models(self.guider.conds, [])
+            comfy.samplers.cast_to_load_options(options, device=patcher.offload_device)
+            self.model = self.conds = self.options = None
+
+    def denoised(self, cond, x, sigma):
+        """The weak model's denoised prediction at x [B, ...] and sigma [B] for `cond`, one of the main guider's."""
+        names = (name for name, known in self.main.conds.items() if known is cond)
+        cond = self.conds[next(names, next(iter(self.conds)))]
+        return comfy.samplers.calc_cond_batch(self.model, [cond], x, sigma, self.options)[0]
+
+
+def _facts(patcher):
+    latent_format = patcher.get_model_object("latent_format")
+    model_sampling = patcher.get_model_object("model_sampling")
+    config = getattr(patcher.model.model_config, "unet_config", {})
+    return {
+        "latent format": type(latent_format).__name__,
+        "number of latent channels": latent_format.latent_channels,
+        "prediction type": _prediction_type(model_sampling),
+        "noise schedule's largest sigma": float(model_sampling.sigma_max),
+        "width of text conditions": next((config[key] for key in TEXT_WIDTHS if key in config), None),
+    }
+
+
+def _prediction_type(model_sampling):
+    bases = type(model_sampling).__mro__[1:]
+    return next(base.__name__ for base in bases if not issubclass(base, torch.nn.Module))
+
+
+def _shown(value):
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _same_weights(model, weak):
+    return (
+        model.patches_uuid == weak.patches_uuid
+        and _same(model.object_patches, weak.object_patches)
+        and _same(model.weight_wrapper_patches, weak.weight_wrapper_patches)
+        and _same(model.injections, weak.injections)
+    )
+
+
+def _same_options(model, weak):
+    model, weak = without_guidance(model), without_guidance(weak)
+    return _same(model.model_options, weak.model_options) and _same(model.wrappers, weak.wrappers)
+
+
+def _same(one, other):
+    """Equality of nested dicts, lists and numbers; any other objects are the same only where they are identical."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, (str, int, float)) and one == other
+
+
+def _copy_conds(conds):
+    """Conditions for another model: a ControlNet keeps per-run state of the model that it was prepared for."""
+    copies = {}
+
+    def copy_control(control):
+        if control is not None and control not in copies:
+            copies[control] = control.copy().set_previous_controlnet(copy_control(control.previous_controlnet))
+        return copies.get(control)
+
+    def copy_entry(entry):
+        return entry | {"control": copy_control(entry["control"])} if "control" in entry else dict(entry)
+
+    return {name: [copy_entry(entry) for entry in entries] for name, entries in conds.items()}

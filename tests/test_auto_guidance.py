@@ -1,0 +1,244 @@
+"""The Auto-Guidance node in a real ComfyUI: against the host's DualModelGuider, and alone."""
+
+import shutil
+
+import pytest
+import stand_ins
+import torch
+from graphs import Graph, demo, guided, load, output, sample, stand_in, steered, watched
+from host import failure
+
+SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
+GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
+SETTINGS = [(1, 1.0), (1, 4.0), (3, 1.0), (3, 4.0)]  # batch, cfg
+
+
+def two_models(family, host):
+    """A source of a main model, a weak one of other weights, positive, negative and a latent maker."""
+
+    def source(graph):
+        if family == "demo":
+            model, positive, negative, latent = demo("3")(graph)
+            return model, output(model, 1), positive, negative, latent
+        model, positive, negative, latent = stand_in(family, host.models)(graph)
+        return model, load(graph, family, host.models, seed=1), positive, negative, latent
+
+    return source
+
+
+def run(
+    host, source, label, change=lambda graph, model, weak: model, *, batch=1, guider="KSampler", conditions=None,
+    **sampling,
+):
+    """Samples what `change` makes of a watched main and weak model; returns the latent."""
+    graph = Graph()
+    model, weak, positive, negative, latent = source(graph)
+    if conditions is not None:
+        positive, negative = conditions(graph, positive, negative)
+    model, weak = watched(graph, model, "main"), watched(graph, weak, "weak")
+    changed = change(graph, model, weak)
+    samples = sample(graph, guider, changed, positive, negative, latent(batch), weak_model=weak, **sampling)
+    graph.add("TestCapture", samples=samples, label=label)
+    return host.latents(graph.prompt)[label]
+
+
+def counts(host):
+    """Post-CFG passes, and evaluations of the main and of the weak model."""
+    record = host.record
+    return len(record.calls["main"]), len(record.evaluations["main"]), len(record.evaluations["weak"])
+
+
+def close(one, other, tolerance=1e-4):
+    return (one - other).abs().max().item() <= tolerance * max(one.std().item(), 1e-3)
+
+
+@pytest.mark.parametrize(
+    "sampler, guider",
+    # KSampler leaves out one sigma for uni_pc, so only the others can be compared there
+    [(name, "BasicGuider") for name in SAMPLERS] + [(name, "KSampler") for name in SAMPLERS if name != "uni_pc"],
+)
+@pytest.mark.parametrize("family", ["demo", "sd15", "sd3", "flux", "wan"])
+def test_the_same_numbers_as_the_guider_of_the_host(host, family, sampler, guider):
+    source = two_models(family, host)
+    batch = 1 if family == "sd15" else 3
+    common = {"sampler": sampler, "batch": batch, "steps": 4}
+    theirs = run(host, source, "dual", guider="DualModelGuider", cfg=2.5, **common)
+    plain = run(host, source, "plain", guider=guider, **common)
+    calls = counts(host)[0]
+    ours = run(host, source, "auto", lambda g, m, w: steered(g, m, w, scale=2.5), guider=guider, **common)
+    assert counts(host) == (calls, calls, calls)
+    assert close(ours, theirs)
+    assert not close(ours, plain, 0.05)
+
+
+@pytest.mark.parametrize("guider", GUIDERS)
+@pytest.mark.parametrize("batch, cfg", SETTINGS)
+@pytest.mark.parametrize("family", ["demo", "sd3"])
+def test_every_guider_at_one_weak_evaluation_a_call_and_none_when_off(host, family, guider, batch, cfg):
+    source = two_models(family, host)
+    common = {"guider": guider, "batch": batch, "cfg": cfg}
+    plain = run(host, source, "plain", **common)
+    calls, evaluations, _ = counts(host)
+    off = run(host, source, "off", lambda g, m, w: steered(g, m, w, scale=1.0), **common)
+    assert torch.equal(off, plain)
+    assert counts(host) == (calls, evaluations, 0)
+    on = run(host, source, "on", steered, **common)
+    assert counts(host) == (calls, evaluations, calls)
+    assert on.isfinite().all() and len(on) == batch
+    assert not close(on, plain, 1e-3)
+    assert torch.equal(run(host, source, "again", steered, **common), on)
+
+
+@pytest.mark.parametrize("family", ["sd35", "sdxl", "sdxl_v", "sdxl_edm"])
+def test_the_other_families(host, family):
+    source = two_models(family, host)
+    plain = run(host, source, "plain", cfg=4.0)
+    calls, evaluations, _ = counts(host)
+    guided_run = run(host, source, "auto", steered, cfg=4.0)
+    assert counts(host) == (calls, evaluations, calls)
+    assert guided_run.isfinite().all() and not close(guided_run, plain, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "knobs, active", [({"start_percent": 0.5}, 4), ({"end_percent": 0.5}, 4), ({"start_percent": 1.0}, 0)]
+)
+def test_the_window_sets_the_number_of_weak_evaluations(host, knobs, active):
+    source = two_models("demo", host)
+    plain = run(host, source, "plain", steps=8)
+    steered_run = run(host, source, "run", lambda g, m, w: steered(g, m, w, **knobs), steps=8)
+    assert counts(host) == (8, 8, active)
+    assert torch.equal(plain, steered_run) == (active == 0)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+@pytest.mark.parametrize("family", ["demo", "sd3", "wan"])
+def test_the_weak_model_keeps_its_own_patches(host, family, shared):
+    """A weak model that is the model plus a constant c pushes by -(w - 1) c, exactly."""
+    if not shared and family != "demo":
+        copy_file(host, family)
+    amount, scale = 0.2, 1.75
+
+    def weak_is_off_by_a_constant(graph, model, _):
+        twin = model if shared else second_copy(graph, host, family)
+        return steered(graph, model, graph.add("TestOffset", model=twin, amount=amount, where="model"), scale=scale)
+
+    def pushed(graph, model, _):
+        return graph.add("TestOffset", model=model, amount=-(scale - 1) * amount, where="post_cfg")
+
+    source = two_models(family, host)
+    expected = run(host, source, "expected", pushed, batch=3)
+    assert close(run(host, source, "run", weak_is_off_by_a_constant, batch=3), expected)
+    assert counts(host)[1] == (2 if shared else 1) * counts(host)[0]
+
+
+def copy_file(host, family):
+    """A second file with the same weights as a stand-in."""
+    name = stand_ins.write_stand_in(family, host.models)
+    path = host.models / stand_ins.FAMILIES[family].folder / name
+    twin = path.with_name(f"{family}_twin.safetensors")
+    if not twin.exists():
+        shutil.copy(path, twin)
+    return twin.name
+
+
+def second_copy(graph, host, family):
+    """The same weights as the main model's, loaded on their own."""
+    if family == "demo":
+        return graph.add("SaddleFreeDemoModel", digit="7")  # another node, hence another load
+    if stand_ins.FAMILIES[family].folder == "checkpoints":
+        return graph.add("CheckpointLoaderSimple", ckpt_name=copy_file(host, family))
+    return graph.add("UNETLoader", unet_name=copy_file(host, family), weight_dtype="default")
+
+
+def with_lora(graph, model):
+    return graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
+
+
+@pytest.mark.parametrize("lora_on", ["weak_model", "model"])
+def test_a_clone_with_a_lora_is_a_model_of_its_own(host, lora_on):
+    stand_ins.write_lora("tiny", host.models)
+    copy_file(host, "sd3")
+
+    def steer(graph, model, weak):
+        if lora_on == "model":
+            return steered(graph, with_lora(graph, model), weak)
+        return steered(graph, model, with_lora(graph, weak))
+
+    def clone(graph, model, _):
+        return steer(graph, model, model)
+
+    def two_files(graph, model, _):
+        return steer(graph, model, second_copy(graph, host, "sd3"))
+
+    source = two_models("sd3", host)
+    expected = run(host, source, "expected", two_files, batch=3)
+    assert torch.equal(run(host, source, "run", clone, batch=3), expected)
+    lone = run(host, source, "plain", lambda g, m, w: with_lora(g, m) if lora_on == "model" else m, batch=3)
+    assert not close(expected, lone, 0.01)
+    assert torch.equal(run(host, source, "again", clone, batch=3), expected)
+
+
+def test_a_lora_after_the_node_reaches_the_main_model_only(host):
+    stand_ins.write_lora("tiny", host.models)
+    source = two_models("sd3", host)
+    before = run(host, source, "before", lambda g, m, w: steered(g, with_lora(g, m), w), batch=3)
+    after = run(host, source, "after", lambda g, m, w: with_lora(g, steered(g, m, w)), batch=3)
+    assert torch.equal(before, after)
+
+
+def refusal(host, family, weak_of, after=lambda graph, model: model):
+    """Node and message of a run whose weak model is `weak_of(graph, model)`."""
+    graph = Graph()
+    model, positive, negative, latent = stand_in(family, host.models)(graph)
+    changed = after(graph, steered(graph, model, weak_of(graph, model)))
+    samples = sample(graph, "KSampler", changed, positive, negative, latent(1))
+    graph.add("TestCapture", samples=samples, label="run")
+    executor = host.run(graph.prompt)
+    assert not executor.success
+    assert "run" not in host.record.latents
+    return failure(executor)["node_type"], failure(executor)["exception_message"]
+
+
+def discrete(graph, model, sampling="eps", zsnr=False):
+    return graph.add("ModelSamplingDiscrete", model=model, sampling=sampling, zsnr=zsnr)
+
+
+@pytest.mark.parametrize(
+    "family, weak_of, sentence",
+    [
+        ("sd3", lambda h, g, m: load(g, "flux", h.models), "its latent format is Flux, and that of model is SD3"),
+        ("sd15", lambda h, g, m: load(g, "sdxl", h.models), "its latent format is SDXL, and that of model is SD15"),
+        ("sd15", lambda h, g, m: discrete(g, load(g, "sd15", h.models, 1), "v_prediction"),
+         "its prediction type is V_PREDICTION, and that of model is EPS"),
+        ("sdxl", lambda h, g, m: load(g, "sdxl_v", h.models), "its prediction type is V_PREDICTION"),
+        ("sd15", lambda h, g, m: discrete(g, load(g, "sd15", h.models, 1), zsnr=True),
+         "its noise schedule's largest sigma is 4519, and that of model is 14.61"),
+        ("sd15", lambda h, g, m: load(g, "sd21", h.models), "its width of text conditions is 1024"),
+        ("sd3", lambda h, g, m: m, "weak_model is the same as model"),
+        ("sd3", lambda h, g, m: guided(g, m), "weak_model is the same as model"),
+        ("sd3", lambda h, g, m: g.add("TestForgetFile", model=with_lora(g, m)), "cannot be loaded a second time"),
+    ],
+    ids=["latent", "latent2", "prediction", "prediction2", "schedule", "text", "same", "same guided", "no file"],
+)
+def test_a_weak_model_that_cannot_serve_is_refused_on_the_node(host, family, weak_of, sentence):
+    stand_ins.write_lora("tiny", host.models)
+    node, message = refusal(host, family, lambda graph, model: weak_of(host, graph, model))
+    assert node == "AutoGuidance"
+    assert sentence in message
+
+
+def test_a_later_node_that_makes_the_models_differ_is_refused_too(host):
+    node, message = refusal(
+        host, "sd15", lambda graph, model: load(graph, "sd15", host.models, 1),
+        after=lambda graph, model: discrete(graph, model, "v_prediction"),
+    )
+    assert node == "KSampler"
+    assert "its prediction type is EPS, and that of model is V_PREDICTION" in message
+
+
+def test_the_shift_of_the_weak_models_schedule_does_not_matter(host):
+    def shifted(graph, model, weak):
+        return steered(graph, model, graph.add("ModelSamplingSD3", model=weak, shift=6.0))
+
+    source = two_models("sd3", host)
+    assert torch.equal(run(host, source, "run", shifted, batch=3), run(host, source, "plain", steered, batch=3))
