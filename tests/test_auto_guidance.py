@@ -1,55 +1,19 @@
 """The Auto-Guidance node in a real ComfyUI: against the host's DualModelGuider, and alone."""
 
+import logging
 import shutil
 
 import pytest
 import stand_ins
 import torch
-from graphs import Graph, demo, guided, load, output, sample, stand_in, steered, watched
+from conditions import control_net, lora_hook, region, time_range
+from graphs import Graph, guided, load, sample, stand_in, steered, watched
 from host import failure
+from runs import close, counts, run, two_models
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
 GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
 SETTINGS = [(1, 1.0), (1, 4.0), (3, 1.0), (3, 4.0)]  # batch, cfg
-
-
-def two_models(family, host):
-    """A source of a main model, a weak one of other weights, positive, negative and a latent maker."""
-
-    def source(graph):
-        if family == "demo":
-            model, positive, negative, latent = demo("3")(graph)
-            return model, output(model, 1), positive, negative, latent
-        model, positive, negative, latent = stand_in(family, host.models)(graph)
-        return model, load(graph, family, host.models, seed=1), positive, negative, latent
-
-    return source
-
-
-def run(
-    host, source, label, change=lambda graph, model, weak: model, *, batch=1, guider="KSampler", conditions=None,
-    **sampling,
-):
-    """Samples what `change` makes of a watched main and weak model; returns the latent."""
-    graph = Graph()
-    model, weak, positive, negative, latent = source(graph)
-    if conditions is not None:
-        positive, negative = conditions(graph, positive, negative)
-    model, weak = watched(graph, model, "main"), watched(graph, weak, "weak")
-    changed = change(graph, model, weak)
-    samples = sample(graph, guider, changed, positive, negative, latent(batch), weak_model=weak, **sampling)
-    graph.add("TestCapture", samples=samples, label=label)
-    return host.latents(graph.prompt)[label]
-
-
-def counts(host):
-    """Post-CFG passes, and evaluations of the main and of the weak model."""
-    record = host.record
-    return len(record.calls["main"]), len(record.evaluations["main"]), len(record.evaluations["weak"])
-
-
-def close(one, other, tolerance=1e-4):
-    return (one - other).abs().max().item() <= tolerance * max(one.std().item(), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -242,3 +206,114 @@ def test_the_shift_of_the_weak_models_schedule_does_not_matter(host):
 
     source = two_models("sd3", host)
     assert torch.equal(run(host, source, "run", shifted, batch=3), run(host, source, "plain", steered, batch=3))
+
+
+def test_both_models_are_managed_by_the_host(host):
+    """Loaded together by the host during the run, once each, and gone with the graph."""
+    source = two_models("sd3", host)
+    run(host, source, "plain")
+    assert host.record.loaded == {"main": 1}
+    run(host, source, "run", steered)
+    assert host.record.loaded == {"main": 2}
+    run(host, source, "shared", lambda g, m, w: steered(g, m, g.add("TestOffset", model=m, amount=1.0, where="model")))
+    assert host.record.loaded == {"main": 1}
+
+
+@pytest.mark.parametrize("how", ["interrupt", "exception"])
+@pytest.mark.parametrize("label, at", [("main", 2), ("weak", 1), ("weak", 4)])
+def test_a_broken_run_leaves_nothing_behind(host, how, label, at):
+    source = two_models("demo", host)
+
+    def broken(graph, model, weak):
+        if label == "main":
+            return steered(graph, watched(graph, model, "broken", at, how), weak)
+        return steered(graph, model, watched(graph, weak, "broken", at, how))
+
+    fresh = run(host, source, "run", steered, batch=3, steps=6)
+    graph = Graph()
+    model, weak, positive, negative, latent = source(graph)
+    changed = broken(graph, watched(graph, model, "main"), weak)
+    samples = sample(graph, "KSampler", changed, positive, negative, latent(3), steps=6)
+    graph.add("TestCapture", samples=samples, label="run")
+    executor = host.run(graph.prompt)
+    assert not executor.success
+    assert failure(executor)["node_type"] == "KSampler"
+    assert host.record.options_restored["main"]
+    assert torch.equal(run(host, source, "run", steered, batch=3, steps=6), fresh)
+
+
+def test_a_twin_changes_nothing_and_is_reported_once(host, caplog):
+    source = two_models("sd3", host)
+    plain = run(host, source, "plain", batch=3)
+    with caplog.at_level(logging.WARNING):
+        twins = run(host, source, "run", lambda g, m, w: steered(g, m, second_copy(g, host, "sd3")), batch=3)
+    assert torch.equal(twins, plain)
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("guided_run")]
+    assert lines == [
+        "Auto-Guidance did not change this image: the weak model predicted the same as the model at each of 3 calls."
+    ]
+
+
+CONDITIONS = {
+    "area": ("sd15", region("area")),
+    "mask": ("sd15", region("mask")),
+    "range": ("sd3", time_range),
+    "ControlNet": ("sd15", control_net),
+    "LoRA hook": ("sd3", lora_hook),
+}
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_the_weak_model_sees_the_same_conditions(host, name, cfg):
+    """A twin is asked for the positive condition exactly as the main model is, so it predicts the same."""
+    family, conditions = CONDITIONS[name]
+    stand_ins.write_lora("tiny", host.models)
+    source = two_models(family, host)
+    common = {"conditions": conditions, "cfg": cfg}
+
+    def with_twin(graph, model, _):
+        return steered(graph, model, second_copy(graph, host, family), scale=3.0)
+
+    plain = run(host, source, "plain", **common)
+    assert not close(plain, run(host, source, "bare", cfg=cfg), 0.05)
+    assert close(run(host, source, "twins", with_twin, **common), plain, 1e-3)
+    assert not close(run(host, source, "two", lambda g, m, w: steered(g, m, w, scale=3.0), **common), plain, 0.05)
+
+
+@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+def test_caches_on_both_models_keep_to_their_own(host, cache, shared):
+    def cached(graph, model):
+        return graph.add(
+            cache, model=model, reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False
+        )
+
+    def both(graph, model, weak):
+        weak = graph.add("TestOffset", model=model, amount=0.2, where="model") if shared else weak
+        return steered(graph, cached(graph, model), cached(graph, weak))
+
+    source = two_models("sd3", host)
+    first = run(host, source, "run", both, steps=8)
+    assert first.isfinite().all()
+    assert torch.equal(run(host, source, "again", both, steps=8), first)
+
+
+def test_guidance_on_the_weak_model_is_left_out(host):
+    source = two_models("demo", host)
+    plain = run(host, source, "plain", steered, batch=3)
+    on_weak = run(host, source, "run", lambda g, m, w: steered(g, m, steered(g, guided(g, w), m)), batch=3)
+    assert torch.equal(on_weak, plain)
+    calls = counts(host)[0]
+    assert counts(host) == (calls, calls, calls)
+
+
+def test_two_weak_models_add_up(host):
+    """With both corrections from one weak model, scales 1.3 and 1.4 are scale 1.7."""
+    source = two_models("sd3", host)
+    twice = run(
+        host, source, "twice", lambda g, m, w: steered(g, steered(g, m, w, scale=1.3), w, scale=1.4), batch=3
+    )
+    calls = counts(host)[0]
+    assert counts(host) == (calls, calls, 2 * calls)
+    assert close(twice, run(host, source, "once", lambda g, m, w: steered(g, m, w, scale=1.7), batch=3))

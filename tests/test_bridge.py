@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import stand_ins
 import torch
+from conditions import control_net, lora_hook, region
 from graphs import Graph, branches, demo, guided, output, sample, stand_in
 from host import failure
 
@@ -151,23 +152,6 @@ def test_what_others_evaluate_at_the_same_point_is_not_the_base_of_the_probe(hos
     assert (beside.plain, beside.guided) == (2 * beside.calls, 3 * beside.calls)
 
 
-def control_net(graph, positive, negative):
-    made = graph.add(
-        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=graph.add("TestControlNet"),
-        image=graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0), strength=1.0, start_percent=0.0,
-        end_percent=1.0,
-    )
-    return made, output(made, 1)
-
-
-def lora_hook(graph, positive, negative):
-    hook = graph.add("CreateHookLora", lora_name="tiny.safetensors", strength_model=1.0, strength_clip=0.0)
-    hooked = graph.add(
-        "ConditioningSetProperties", cond_NEW=positive, strength=1.0, set_cond_area="default", hooks=hook
-    )
-    return hooked, negative
-
-
 @pytest.mark.parametrize("family, edit", [("sd15", control_net), ("sd3", lora_hook)], ids=["ControlNet", "LoRA hook"])
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_what_hangs_on_a_condition_applies_to_the_probe_too(host, family, edit, cfg):
@@ -196,14 +180,7 @@ def test_a_lora_on_the_model_applies_to_the_probe_too(host):
 def test_conditions_of_a_region_reach_the_probe(host, kind):
     graph = Graph()
     model, positive, negative, _ = stand_in("sd15", host.models)(graph)
-    if kind == "area":
-        half = graph.add("ConditioningSetArea", conditioning=negative, width=64, height=128, x=0, y=0, strength=1.0)
-    else:
-        mask = graph.add("SolidMask", value=0.5, width=128, height=128)
-        half = graph.add(
-            "ConditioningSetMask", conditioning=negative, mask=mask, strength=1.0, set_cond_area="default"
-        )
-    both = graph.add("ConditioningCombine", conditioning_1=positive, conditioning_2=half)
+    both, negative = region(kind)(graph, positive, negative)
     for label in ("plain", "guided"):
         branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
         branch = guided(graph, branch) if label == "guided" else branch

@@ -21,6 +21,7 @@ class Record:
         self.points = defaultdict(list)  # digests of what those calls evaluated, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
         self.options_restored = {}  # by label
+        self.loaded = {}  # number of models in the host's memory at the last post-CFG pass, by label
 
 
 RECORD = Record()
@@ -97,6 +98,8 @@ class TestWatch:
 
         def post_cfg(args):
             RECORD.calls[label].append(float(args["sigma"][0]))
+            loaded = [entry.model for entry in comfy.model_management.current_loaded_models]
+            RECORD.loaded[label] = len({id(patcher.model) for patcher in loaded if patcher is not None})
             return args["denoised"]
 
         watched = model.clone()
