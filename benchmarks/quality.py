@@ -1,78 +1,145 @@
 """Does guidance help? Samples the demo model in the real host and compares with real digits.
 
     python quickstart.py --run benchmarks/quality.py
+    python quickstart.py --run benchmarks/quality.py --task conditional --samples 500
 
 prints a table of the Frechet distance (FD, lower is better) and of k-NN precision, recall, density and coverage
 (higher is better) in the features of a digit classifier, mean and spread over seeds, and the model evaluations that
-each sampling step cost.
+an image cost. The conditional task asks for the ten digits in turn and also tells how many came out as the digit asked
+for. Each row depends on its own settings only, so --rows computes some of the table.
 """
 
 import argparse
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from classifier import in_batches, load_classifier
+from classifier import accuracy, in_batches, load_classifier
 from digits import colour, load_digits
 from metrics import frechet_distance, precision_recall_density_coverage
 from pack import enter_host, load_pack
 from tqdm import tqdm
 
-COLUMNS = ("FD", "precision", "recall", "density", "coverage", "evaluations per step")
 REAL_SEED = 123456
+CLASSES = 10
 
 
 @dataclass
 class Method:
-    """One row: the sampler's settings and the node's knobs, None for no node."""
+    """One row: what is done to the model, called with the model, the weak model and a seed, and the sampler's settings."""
 
     name: str
-    knobs: dict | None = None
-    step_factor: int = 1
-    values: dict = field(default_factory=lambda: {column: [] for column in COLUMNS})
+    guide: Callable = lambda model, weak, seed: model
+    cfg: float = 1.0
+    step_factor: float = 1.0
+    values: dict = field(default_factory=dict)
 
 
-def methods(scales):
-    """The rows of the table."""
+def node(name, **inputs):
+    """The first output of a node of the pack, inputs not given at their defaults."""
+    from saddle_free_guidance.nodes import auto_guidance, saddle_free, weaken_model
+
+    modules = (saddle_free, auto_guidance, weaken_model)
+    node_class = next(getattr(module, name) for module in modules if hasattr(module, name))
+    schema = node_class.define_schema()
+    defaults = {item.id: item.default for item in schema.inputs if item.io_type != "MODEL"}
+    return node_class.execute(**(defaults | inputs)).result[0]
+
+
+def saddle_free(scale, **knobs):
+    """Saddle-free guidance as a row's `guide`."""
+    return lambda model, weak, seed: node(
+        "SaddleFreeGuidance", model=model, scale=scale, guidance_seed=seed, **knobs
+    )
+
+
+def auto(scale, weaken=None):
+    """Auto-guidance as a row's `guide`, with the real weak model or with what `weaken` makes of the model."""
+    return lambda model, weak, seed: node(
+        "AutoGuidance", model=model, weak_model=weak if weaken is None else weaken(model), scale=scale
+    )
+
+
+def both(saddle_free_scale, auto_scale):
+    """Saddle-free and auto-guidance together as a row's `guide`."""
+    first, second = saddle_free(saddle_free_scale), auto(auto_scale)
+    return lambda model, weak, seed: second(first(model, weak, seed), weak, seed)
+
+
+def weakened(method, strength):
+    """What Weaken Model makes of a model."""
+    return lambda model: node("WeakenModel", model=model, method=method, strength=strength)
+
+
+def methods(task):
+    """The rows of a task's table."""
     rows = [Method("no guidance"), Method("no guidance, twice the steps", step_factor=2)]
-    return rows + [Method(f"saddle-free, scale {scale:g}", {"scale": scale}) for scale in scales]
+    if task == "conditional":
+        rows += [Method(f"CFG {scale:g}", cfg=scale) for scale in (1.5, 2.0, 4.0)]
+        rows += [Method(f"saddle-free {scale:g}", saddle_free(scale)) for scale in (2.0, 4.0)]
+        rows += [Method("auto-guidance 1.5", auto(1.5)), Method("saddle-free 2 + auto-guidance 1.5", both(2.0, 1.5))]
+        return [*rows, Method("saddle-free 2 + auto-guidance 1.5, 2/3 of the steps", both(2.0, 1.5), step_factor=2 / 3)]
+    rows += [Method(f"saddle-free {scale:g}", saddle_free(scale)) for scale in (1.0, 2.0, 4.0, 8.0)]
+    rows += [Method(f"auto-guidance {scale:g}", auto(scale)) for scale in (1.5, 2.0, 3.0)]
+    for scales in ((2.0, 1.5), (4.0, 1.5)):
+        name = "saddle-free {:g} + auto-guidance {:g}".format(*scales)
+        rows += [Method(name, both(*scales)), Method(f"{name}, 2/3 of the steps", both(*scales), step_factor=2 / 3)]
+    return rows + [
+        Method(f"auto-guidance 1.5, {method} {strength:g}", auto(1.5, weakened(method, strength)))
+        for method, strength in (("more noise", 0.2), ("pruned weights", 0.4))
+    ]
 
 
-def guide(model, knobs, seed):
-    """The model with a Saddle-Free Guidance node, knobs not given at their defaults."""
-    from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance
+class Counter:
+    """Counts how many images the models it is attached to evaluate."""
 
-    defaults = {item.id: item.default for item in SaddleFreeGuidance.define_schema().inputs if item.id != "model"}
-    return SaddleFreeGuidance.execute(model, **(defaults | {"guidance_seed": seed} | knobs)).result[0]
+    def __init__(self):
+        self.images = 0
+
+    def attach(self, model):
+        """A clone of the model that is counted."""
+        from comfy.patcher_extension import WrappersMP
+
+        def count(executor, x, *args, **kwargs):
+            self.images += len(x)
+            return executor(x, *args, **kwargs)
+
+        counted = model.clone()
+        counted.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark", count)
+        return counted
 
 
 @torch.no_grad()
-def sample(model, condition, count, steps, seed, arguments):
-    """count images [count, 3, 32, 32] through the host's sampler, and the model evaluations per step it took."""
+def sample(model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras"):
+    """count images [count, 3, 32, 32] through the host's sampler; classes: [count], or None for no class."""
     import comfy.sample
-    from comfy.patcher_extension import WrappersMP
+    from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning
 
-    evaluations = 0
-
-    def counted(executor, *args, **kwargs):
-        nonlocal evaluations
-        evaluations += 1
-        return executor(*args, **kwargs)
-
-    model = model.clone()
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark", counted)
-    images, batches = [], range(0, count, arguments.batch)
-    for start in batches:
-        size = min(arguments.batch, count - start)
+    images, negative = [], class_conditioning(NO_CLASS)
+    for start in range(0, count, batch):
+        size = min(batch, count - start)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
         noise = torch.randn(size, 3, 32, 32, generator=generator)
+        positive = negative
+        if classes is not None:
+            weights = torch.nn.functional.one_hot(classes[start : start + size], CLASSES).float()
+            positive = [[weights[:, None], {}]]  # [size, 1, 10]
         images.append(
             comfy.sample.sample(
-                model, noise, steps, 1.0, arguments.sampler, arguments.scheduler, condition, condition,
-                torch.zeros_like(noise), disable_pbar=True, seed=seed,
+                model, noise, steps, cfg, sampler, scheduler, positive, negative, torch.zeros_like(noise),
+                disable_pbar=True, seed=seed,
             )
         )
-    return torch.cat(images), evaluations / (steps * len(batches))
+    return torch.cat(images).clamp(-1, 1)
+
+
+def real_features(classifier):
+    """Features of all real digits in fixed random colours."""
+    digits, _ = load_digits()
+    generator = torch.Generator().manual_seed(REAL_SEED)
+    order = torch.randperm(len(digits), generator=generator)
+    return in_batches(classifier.features, colour(digits[order], generator))
 
 
 def measure(real, fake):
@@ -80,51 +147,64 @@ def measure(real, fake):
     return {"FD": frechet_distance(real, fake), **precision_recall_density_coverage(real[: len(fake)], fake)}
 
 
+def measure_row(row, models, classifier, real, seed, arguments):
+    """The metrics of one row at one seed."""
+    classes = torch.arange(arguments.samples) % CLASSES if arguments.task == "conditional" else None
+    counter = Counter()
+    guided = row.guide(*(counter.attach(model) for model in models), seed)
+    images = sample(
+        guided, arguments.samples, classes=classes, cfg=row.cfg, steps=round(arguments.steps * row.step_factor),
+        seed=seed, batch=arguments.batch, sampler=arguments.sampler, scheduler=arguments.scheduler,
+    )
+    measured = measure(real, in_batches(classifier.features, images))
+    if classes is not None:
+        measured["accuracy"] = accuracy(classifier, images, classes)
+    return measured | {"evaluations per image": counter.images / arguments.samples}
+
+
 def run(arguments):
-    from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning, load_demo_model
+    """The measured rows."""
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
 
     classifier = load_classifier()
-    digits, _ = load_digits()
-    generator = torch.Generator().manual_seed(REAL_SEED)
-    order = torch.randperm(len(digits), generator=generator)
-    real = in_batches(classifier.features, colour(digits[order], generator))
-    model, condition = load_demo_model("model"), class_conditioning(NO_CLASS)
-    rows = methods(arguments.scales)
+    real = real_features(classifier)
+    models = load_demo_model("model"), load_demo_model("weak")
+    rows = [row for row in methods(arguments.task) if any(part in row.name for part in arguments.rows)]
     progress = tqdm(total=len(rows) * arguments.seeds, unit="set")
-    for seed in range(arguments.seeds):
-        for row in rows:
-            progress.set_description(row.name)
-            guided = model if row.knobs is None else guide(model, row.knobs, seed)
-            steps = arguments.steps * row.step_factor
-            images, cost = sample(guided, condition, arguments.samples, steps, seed, arguments)
-            measured = measure(real, in_batches(classifier.features, images.clamp(-1, 1)))
-            for column, value in (measured | {"evaluations per step": cost}).items():
-                row.values[column].append(value)
+    for row in rows:
+        progress.set_description(row.name)
+        for seed in range(arguments.seeds):
+            for column, value in measure_row(row, models, classifier, real, seed, arguments).items():
+                row.values.setdefault(column, []).append(value)
             progress.update()
+        progress.write(line(row))
     progress.close()
     return rows
 
 
+def line(row):
+    """A row as Markdown: mean and spread over the seeds."""
+    cells = [row.name]
+    for column, values in row.values.items():
+        digits = {"FD": 2, "evaluations per image": 0}.get(column, 3)
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        cells.append(f"{statistics.mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else ""))
+    return "| " + " | ".join(cells) + " |"
+
+
 def table(rows):
     """The rows as a Markdown table."""
-    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for row in rows:
-        cells = [row.name]
-        for column in COLUMNS:
-            values = row.values[column]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            digits = 2 if column in ("FD", "evaluations per step") else 3
-            cells.append(f"{statistics.mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else ""))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns = list(rows[0].values)
+    return "\n".join(["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *map(line, rows)])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=["unconditional", "conditional"], default="unconditional")
+    parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only rows with a part in their name")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="karras")
@@ -132,7 +212,7 @@ def main():
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
     load_pack()
     rows = run(arguments)
-    print(f"\nunconditional, {arguments.sampler}, {arguments.steps} steps, {arguments.samples} images a seed, "
+    print(f"\n{arguments.task}, {arguments.sampler}, {arguments.steps} steps, {arguments.samples} images a seed, "
           f"{arguments.seeds} seeds\n")
     print(table(rows))
 

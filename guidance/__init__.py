@@ -1,6 +1,9 @@
-"""Guidance terms as additive corrections to the denoised prediction, and when they are active; needs torch alone."""
+"""Corrections to the denoised prediction, when they are active, and weaker models; needs torch alone."""
 
 from .corrections import auto_guidance, classifier_free, saddle_free
 from .schedule import SigmaWindow, schedule_position
+from .weakening import noised_further, pruned
 
-__all__ = ["SigmaWindow", "auto_guidance", "classifier_free", "saddle_free", "schedule_position"]
+__all__ = [
+    "SigmaWindow", "auto_guidance", "classifier_free", "noised_further", "pruned", "saddle_free", "schedule_position",
+]

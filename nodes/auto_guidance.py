@@ -23,7 +23,7 @@ class AutoGuidanceRun(GuidedRun):
         self.scale = scale
         shared = not isinstance(weak, int)
         patcher = weak if shared else guider.model_patcher.get_additional_models_with_key(KEY)[weak]
-        self.weak = WeakModel(patcher, shared, guider)
+        self.weak = WeakModel(patcher, shared, guider, noise)
 
     def install(self, model_options):
         """Also prepares the weak model when the models are loaded."""

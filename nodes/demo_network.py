@@ -49,7 +49,8 @@ class DemoUNet(nn.Module):
     """Preconditioned network F(c_in * x, c_noise, class) of Karras et al. 2022 (EDM), eq. 7.
 
     x: [B, 3, 32, 32]; timesteps: c_noise, [B]; context: [B, tokens, 10] class weights, all zero for no class.
-    Tokens are averaged, so that combined and concatenated conditions mean a mixture of classes.
+    Tokens are averaged, so that combined and concatenated conditions mean a mixture of classes. The middle blocks can
+    be replaced as the host's DiT blocks can, by ("double_block", index).
     `operations` lets the host choose the layers that cast weights; torch's own by default.
     """
 
@@ -73,7 +74,7 @@ class DemoUNet(nn.Module):
         self.exit_norm = ops.GroupNorm(8, width, **factory)
         self.exit = ops.Conv2d(width, 12, 3, padding=1, **factory)
 
-    def forward(self, x, timesteps, context=None, **kwargs):
+    def forward(self, x, timesteps, context=None, transformer_options=None, **kwargs):
         frequencies = torch.exp(torch.linspace(0, math.log(100), 32, device=x.device))
         angles = timesteps.float()[:, None] * frequencies  # [B, 32]
         embedding = self.embed_time(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
@@ -84,12 +85,22 @@ class DemoUNet(nn.Module):
         entry = self.entry(F.pixel_unshuffle(x, 2))  # [B, width, 16, 16]
         encoded = self.encoder(entry, embedding)
         h = self.down(encoded)  # [B, 2 width, 8, 8]
-        for block in self.middle:
-            h = block(h, embedding)
+        replaced = (transformer_options or {}).get("patches_replace", {}).get("dit", {})
+        for index, block in enumerate(self.middle):
+            h = self._middle_block(block, h, embedding, replaced.get(("double_block", index)))
         h = self.up(h)
         for block, skip in zip(self.decoder, (encoded, entry)):
             h = block(torch.cat([h, skip], dim=1), embedding)
         return F.pixel_shuffle(self.exit(F.silu(self.exit_norm(h))), 2)
+
+    @staticmethod
+    def _middle_block(block, h, embedding, replacement):
+        if replacement is None:
+            return block(h, embedding)
+        return replacement(
+            {"img": h, "vec": embedding},
+            {"original_block": lambda args: {"img": block(args["img"], args["vec"])}},
+        )["img"]
 
 
 def denoise(network, x, sigma, context=None):

@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension
 from .auto_guidance import AutoGuidance
 from .demo_model import SaddleFreeDemoModel
 from .saddle_free import SaddleFreeGuidance
+from .weaken_model import WeakenModel
 
 
 class SaddleFreeExtension(ComfyExtension):
@@ -12,4 +13,4 @@ class SaddleFreeExtension(ComfyExtension):
 
     async def get_node_list(self):
         """Node classes in the order in which menus list them."""
-        return [SaddleFreeGuidance, AutoGuidance, SaddleFreeDemoModel]
+        return [SaddleFreeGuidance, AutoGuidance, WeakenModel, SaddleFreeDemoModel]

@@ -9,6 +9,7 @@ from ..guidance import SigmaWindow
 from .host import RawPredictions
 
 KEY = "saddle_free_guidance"
+IMAGE_KEYS = "saddle_free_image_keys"  # among the transformer options of a weak model
 log = logging.getLogger(__name__)
 
 

@@ -22,6 +22,12 @@ def refuse_unusable(model_sampling):
             )
 
 
+def prediction_type(model_sampling):
+    """The name of the parametrisation, as the host's classes have it: EPS, V_PREDICTION, EDM, CONST and so on."""
+    bases = type(model_sampling).__mro__[1:]
+    return next(base.__name__ for base in bases if not issubclass(base, torch.nn.Module))
+
+
 def coordinates(model_sampling, sigma):
     """alpha and std, each [B], with x = alpha * x0 + std * noise at `sigma` [B], in the model's own parametrisation."""
     zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)

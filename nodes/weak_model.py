@@ -6,10 +6,10 @@ import comfy.hooks
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
-import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
-from .guided_run import without_guidance
+from .guided_run import IMAGE_KEYS, without_guidance
+from .host import image_keys, prediction_type
 
 TEXT_WIDTHS = ("context_dim", "context_in_dim", "text_dim")
 
@@ -58,11 +58,12 @@ class WeakModel:
     With shared weights the main model is evaluated, under the weak model's options and with its own conditions.
     """
 
-    def __init__(self, patcher, shared, main):
+    def __init__(self, patcher, shared, main, noise):
         refuse_misfit(main.model_patcher, patcher)
         self.shared = shared
         self.main = main
         self.guider = comfy.samplers.CFGGuider(patcher)
+        self.image_keys = image_keys(noise)
         self.latent_shapes = None
         self.model = self.conds = self.options = None
 
@@ -102,7 +103,9 @@ class WeakModel:
                     latent_shapes=self.latent_shapes,
                 )
             self.options = comfy.model_patcher.create_model_options_clone(options)
-            self.options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
+            self.options.setdefault("transformer_options", {}).update(
+                {"sample_sigmas": sigmas, IMAGE_KEYS: self.image_keys}
+            )
             context_handler = extra_args["model_options"].get("context_handler")
             if context_handler is not None:
                 self.options.setdefault("context_handler", context_handler)
@@ -128,15 +131,10 @@ def _facts(patcher):
     return {
         "latent format": type(latent_format).__name__,
         "number of latent channels": latent_format.latent_channels,
-        "prediction type": _prediction_type(model_sampling),
+        "prediction type": prediction_type(model_sampling),
         "noise schedule's largest sigma": float(model_sampling.sigma_max),
         "width of text conditions": next((config[key] for key in TEXT_WIDTHS if key in config), None),
     }
-
-
-def _prediction_type(model_sampling):
-    bases = type(model_sampling).__mro__[1:]
-    return next(base.__name__ for base in bases if not issubclass(base, torch.nn.Module))
 
 
 def _shown(value):

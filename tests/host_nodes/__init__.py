@@ -103,7 +103,7 @@ class TestWatch:
             return args["denoised"]
 
         watched = model.clone()
-        watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_watch", apply_model)
+        watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, f"test_watch_{label}", apply_model)
         watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_watch", outer_sample)
         watched.set_model_sampler_post_cfg_function(post_cfg)
         return (watched,)
