@@ -6,7 +6,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
 from ..guidance import auto_guidance
-from .guided_run import KEY, GuidedRun, guided_sampling
+from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
 from .weak_model import WeakModel, refuse_misfit, with_own_weights
 
 
@@ -66,7 +66,7 @@ class AutoGuidance(io.ComfyNode):
             ),
             search_aliases=["autoguidance", "bad version of itself", "weak model guidance"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to guide."),
+                io.Model.Input("model", tooltip="The model to guide. Works with any sampler, guider and CFG."),
                 io.Model.Input(
                     "weak_model",
                     tooltip="A worse model of the same family: an earlier or smaller checkpoint, or the base of a "
@@ -78,16 +78,7 @@ class AutoGuidance(io.ComfyNode):
                     tooltip="How far the picture is steered away from the weak model's. Useful range 1.25 to 3; too "
                     "much overdraws shapes and colours. 1 is off: the same picture as without the node, at no cost.",
                 ),
-                io.Float.Input(
-                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,
-                    tooltip="When guidance begins, as a share of sampling. 0 is from the first step; later keeps more "
-                    "of the composition that the model would have made. Useful range 0 to 0.5; 1 is off.",
-                ),
-                io.Float.Input(
-                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, round=0.001,
-                    tooltip="When guidance ends, as a share of sampling. 1 is at the last step; earlier saves time "
-                    "and leaves fine detail to the model. Useful range 0.5 to 1; 0 is off.",
-                ),
+                *window_inputs(),
             ],
             outputs=[io.Model.Output(tooltip="The model with guidance.")],
         )

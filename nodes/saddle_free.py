@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..curvature import CurvatureTracker, automatic_probe_radius
 from ..guidance import saddle_free, schedule_position
-from .guided_run import KEY, GuidedRun, guided_sampling
+from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
 from .host import coordinates, evaluate, image_keys, refuse_unusable
 
 
@@ -119,16 +119,7 @@ class SaddleFreeGuidance(io.ComfyNode):
                     tooltip="Where the search for the direction starts. The same noise with another guidance seed is "
                     "another picture, so try a few. Any whole number. Has no off; no effect at scale 0.",
                 ),
-                io.Float.Input(
-                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,
-                    tooltip="When guidance begins, as a share of sampling. 0 is from the first step; later keeps more "
-                    "of the composition that the model would have made. Useful range 0 to 0.5; 1 is off.",
-                ),
-                io.Float.Input(
-                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, round=0.001,
-                    tooltip="When guidance ends, as a share of sampling. 1 is at the last step; earlier saves time "
-                    "and leaves fine detail to the model. Useful range 0.5 to 1; 0 is off.",
-                ),
+                *window_inputs(),
                 io.Float.Input(
                     "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
                     tooltip="How far from the sample the model is asked a second time, in units of the noise level. "

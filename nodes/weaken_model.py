@@ -114,7 +114,7 @@ class WeakenModel(io.ComfyNode):
                     "its file and takes its memory a second time. Has no off.",
                 ),
                 io.Float.Input(
-                    "strength", default=0.3, min=0.0, max=0.95, step=0.01, round=0.001,
+                    "strength", default=0.2, min=0.0, max=0.95, step=0.01, round=0.001,
                     tooltip="How much worse. more noise: 0.2 to 0.35, the share of the signal against noise that is "
                     "lost. pruned weights: 0.3 to 0.5, the share of the weights set to zero. 0 is off: the model "
                     "itself, which Auto-Guidance refuses.",

@@ -13,6 +13,13 @@ from runs import close, counts, run, two_models
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
 GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
+CONDITIONS = {
+    "area": ("sd15", region("area")),
+    "mask": ("sd15", region("mask")),
+    "range": ("sd3", time_range),
+    "ControlNet": ("sd15", control_net),
+    "LoRA hook": ("sd3", lora_hook),
+}
 SETTINGS = [(1, 1.0), (1, 4.0), (3, 1.0), (3, 4.0)]  # batch, cfg
 
 
@@ -75,11 +82,11 @@ def test_the_window_sets_the_number_of_weak_evaluations(host, knobs, active):
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
-@pytest.mark.parametrize("family", ["demo", "sd3", "wan"])
-def test_the_weak_model_keeps_its_own_patches(host, family, shared):
+@pytest.mark.parametrize("name", ["demo", "sd3", "wan", "LoRA hook", "ControlNet", "area"])
+def test_the_weak_model_keeps_its_own_patches(host, name, shared):
     """A weak model that is the model plus a constant c pushes by -(w - 1) c, exactly."""
-    if not shared and family != "demo":
-        copy_file(host, family)
+    stand_ins.write_lora("tiny", host.models)
+    family, conditions = CONDITIONS.get(name, (name, None))
     amount, scale = 0.2, 1.75
 
     def weak_is_off_by_a_constant(graph, model, _):
@@ -89,10 +96,11 @@ def test_the_weak_model_keeps_its_own_patches(host, family, shared):
     def pushed(graph, model, _):
         return graph.add("TestOffset", model=model, amount=-(scale - 1) * amount, where="post_cfg")
 
-    source = two_models(family, host)
-    expected = run(host, source, "expected", pushed, batch=3)
-    assert close(run(host, source, "run", weak_is_off_by_a_constant, batch=3), expected)
-    assert counts(host)[1] == (2 if shared else 1) * counts(host)[0]
+    source, common = two_models(family, host), {"batch": 3, "conditions": conditions}
+    expected = run(host, source, "expected", pushed, **common)
+    alone = counts(host)[1]
+    assert close(run(host, source, "run", weak_is_off_by_a_constant, **common), expected, 1e-3)
+    assert counts(host)[1] == (2 if shared else 1) * alone
 
 
 def copy_file(host, family):
@@ -254,15 +262,6 @@ def test_a_twin_changes_nothing_and_is_reported_once(host, caplog):
     ]
 
 
-CONDITIONS = {
-    "area": ("sd15", region("area")),
-    "mask": ("sd15", region("mask")),
-    "range": ("sd3", time_range),
-    "ControlNet": ("sd15", control_net),
-    "LoRA hook": ("sd3", lora_hook),
-}
-
-
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_the_weak_model_sees_the_same_conditions(host, name, cfg):
@@ -306,6 +305,18 @@ def test_guidance_on_the_weak_model_is_left_out(host):
     assert torch.equal(on_weak, plain)
     calls = counts(host)[0]
     assert counts(host) == (calls, calls, calls)
+
+
+def test_two_weak_models_of_one_checkpoint_stay_two(host):
+    """The corrections of a first step add up: those of the weak model, and of the weak model with a LoRA."""
+    stand_ins.write_lora("tiny", host.models)
+    source, common = two_models("sd3", host), {"batch": 3, "steps": 1}
+    plain = run(host, source, "plain", **common)
+    one = run(host, source, "one", lambda g, m, w: steered(g, m, w), **common)
+    other = run(host, source, "other", lambda g, m, w: steered(g, m, with_lora(g, w)), **common)
+    assert not close(one, other, 0.01)
+    two = run(host, source, "two", lambda g, m, w: steered(g, steered(g, m, w), with_lora(g, w)), **common)
+    assert close(two - plain, (one - plain) + (other - plain), 1e-3)
 
 
 def test_two_weak_models_add_up(host):

@@ -51,8 +51,15 @@ def test_a_supported_host_loads(version):
     assert require_supported_host(version) is None
 
 
+NODES = ("SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "SaddleFreeDemoModel")
+
+
 def schemas(host):
-    return {name: host.node(name).define_schema() for name in ("SaddleFreeGuidance", "SaddleFreeDemoModel")}
+    return {name: host.node(name).define_schema() for name in NODES}
+
+
+def widgets(schema):
+    return [item for item in schema.inputs if item.io_type != "MODEL"]
 
 
 def test_saved_graphs_keep_their_meaning(host):
@@ -64,11 +71,16 @@ def test_saved_graphs_keep_their_meaning(host):
             "model", "scale", "guidance_seed", "start_percent", "end_percent", "probe_radius", "refresh_every",
             "directions",
         ],
+        "AutoGuidance": ["model", "weak_model", "scale", "start_percent", "end_percent"],
+        "WeakenModel": ["model", "method", "strength"],
         "SaddleFreeDemoModel": ["digit"],
     }
     assert outputs == {
-        "SaddleFreeGuidance": ["MODEL"], "SaddleFreeDemoModel": ["MODEL", "MODEL", "VAE", "CONDITIONING"],
+        "SaddleFreeGuidance": ["MODEL"], "AutoGuidance": ["MODEL"], "WeakenModel": ["MODEL"],
+        "SaddleFreeDemoModel": ["MODEL", "MODEL", "VAE", "CONDITIONING"],
     }
+    methods = next(item for item in schemas(host)["WeakenModel"].inputs if item.id == "method")
+    assert methods.options == ["more noise", "pruned weights"]
 
 
 def test_every_input_says_what_it_does_and_every_node_has_a_help_page(host):
@@ -78,17 +90,23 @@ def test_every_input_says_what_it_does_and_every_node_has_a_help_page(host):
         for item in schema.inputs:
             assert item.tooltip and len(item.tooltip) > 20, (name, item.id)
             assert f"`{item.id}`" in page, (name, item.id)
-            if item.id not in ("model",):
+            if item in widgets(schema):
                 assert "off" in item.tooltip.lower(), (name, item.id)
 
 
 def test_advanced_knobs_and_defaults(host):
-    items = {item.id: item for item in schemas(host)["SaddleFreeGuidance"].inputs if item.id != "model"}
-    assert {name: item.default for name, item in items.items()} == {
-        "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
-        "refresh_every": 1, "directions": 1,
+    defaults = {name: {item.id: item.default for item in widgets(schema)} for name, schema in schemas(host).items()}
+    assert defaults == {
+        "SaddleFreeGuidance": {
+            "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
+            "refresh_every": 1, "directions": 1,
+        },
+        "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
+        "WeakenModel": {"method": "more noise", "strength": 0.2},
+        "SaddleFreeDemoModel": {"digit": "none"},
     }
-    assert [name for name, item in items.items() if item.advanced] == ["probe_radius", "refresh_every", "directions"]
+    advanced = [item.id for schema in schemas(host).values() for item in widgets(schema) if item.advanced]
+    assert advanced == ["probe_radius", "refresh_every", "directions"]
 
 
 def test_workflows_are_listed_with_a_thumbnail_and_hold_every_widget(host):
@@ -97,6 +115,5 @@ def test_workflows_are_listed_with_a_thumbnail_and_hold_every_widget(host):
     for path in workflows:
         assert path.with_suffix(".jpg").exists()
         for node in json.loads(path.read_text())["nodes"]:
-            if node["type"].startswith("SaddleFree"):
-                widgets = [item for item in host.node(node["type"]).define_schema().inputs if item.id != "model"]
-                assert len(node["widgets_values"]) == len(widgets), path
+            if node["type"] in NODES:
+                assert len(node["widgets_values"]) == len(widgets(schemas(host)[node["type"]])), path

@@ -155,15 +155,38 @@ def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server(quickstart)
         link = next(line.removeprefix("Open ").strip() for line in process.stdout if line.startswith("Open "))
         assert link == f"http://127.0.0.1:{port}/?template=quickstart&source={ROOT.name}"
         templates = quickstart.get_json(f"http://127.0.0.1:{port}/workflow_templates")
-        assert "quickstart" in templates[ROOT.name]
-        thumbnail = f"/api/workflow_templates/{ROOT.name}/quickstart.jpg"
-        help_page = f"/extensions/{ROOT.name}/docs/SaddleFreeGuidance.md"
-        for path in (thumbnail, help_page):
+        names = {path.stem for path in (ROOT / "workflows").glob("*.json")}
+        assert {"quickstart", "auto-guidance", "saddle-free-plus-auto-guidance"} <= names == set(templates[ROOT.name])
+        paths = [f"/api/workflow_templates/{ROOT.name}/{name}.jpg" for name in names]
+        paths += [f"/extensions/{ROOT.name}/docs/{page.name}" for page in (ROOT / "nodes/web/docs").glob("*.md")]
+        for path in paths:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
                 assert answer.status == 200
         process.terminate()
         assert process.wait(30) == 0
     assert not quickstart.port_is_taken(port)
+
+
+def test_the_templates_run_as_the_page_sends_them(quickstart):
+    """Each template, fetched from a server as the page does, makes one picture with differing panels."""
+    from PIL import Image
+
+    quickstart.OUTPUT.mkdir(exist_ok=True)
+    comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
+    port = quickstart.free_port()
+    with quickstart.server(comfyui, python, port) as (address, process):
+        info = quickstart.get_json(f"{address}/object_info")
+        for name in ("auto-guidance", "saddle-free-plus-auto-guidance"):
+            workflow = quickstart.get_json(f"{address}/api/workflow_templates/{ROOT.name}/{name}.json")
+            (image,) = quickstart.execute(address, process, quickstart.to_prompt(workflow, info))
+            path = quickstart.OUTPUT / image["subfolder"] / image["filename"]
+            with Image.open(path) as picture:
+                panels = (picture.width + 24) // (402 + 24)
+                assert (panels, picture.height) == (3 if name == "auto-guidance" else 4, 402)
+                left = (426 * panel for panel in range(panels))
+                seen = {picture.convert("L").crop((x, 102, x + 402, 402)).tobytes() for x in left}
+            assert len(seen) == panels
+            os.remove(path)
 
 
 def test_workflow_widgets_land_on_their_inputs(quickstart):
