@@ -10,6 +10,7 @@ from conditions import control_net, lora_hook, region, time_range
 from graphs import Graph, guided, load, sample, stand_in, steered, watched
 from host import failure
 from runs import close, counts, run, two_models
+from safetensors.torch import load_file
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
 GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
@@ -214,6 +215,9 @@ def test_the_shift_of_the_weak_models_schedule_does_not_matter(host):
 
     source = two_models("sd3", host)
     assert torch.equal(run(host, source, "run", shifted, batch=3), run(host, source, "plain", steered, batch=3))
+    itself = run(host, source, "itself", lambda g, m, w: shifted(g, m, m), batch=3)
+    assert host.record.loaded == {"main": 2}  # one network cannot have two schedules
+    assert torch.equal(itself, run(host, source, "bare", batch=3))
 
 
 def test_both_models_are_managed_by_the_host(host):
@@ -223,6 +227,7 @@ def test_both_models_are_managed_by_the_host(host):
     assert host.record.loaded == {"main": 1}
     run(host, source, "run", steered)
     assert host.record.loaded == {"main": 2}
+    assert host.record.options_restored == {"main": True, "weak": True}  # the weak model's own wrappers saw the run
     run(host, source, "shared", lambda g, m, w: steered(g, m, g.add("TestOffset", model=m, amount=1.0, where="model")))
     assert host.record.loaded == {"main": 1}
 
@@ -277,6 +282,8 @@ def test_the_weak_model_sees_the_same_conditions(host, name, cfg):
     plain = run(host, source, "plain", **common)
     assert not close(plain, run(host, source, "bare", cfg=cfg), 0.05)
     assert close(run(host, source, "twins", with_twin, **common), plain, 1e-3)
+    gentle = run(host, source, "gentle", lambda g, m, w: steered(g, m, w, scale=1.0001), **common)
+    assert close(gentle, plain, 0.01)  # the main model is asked as before
     assert not close(run(host, source, "two", lambda g, m, w: steered(g, m, w, scale=3.0), **common), plain, 0.05)
 
 
@@ -298,13 +305,71 @@ def test_caches_on_both_models_keep_to_their_own(host, cache, shared):
     assert torch.equal(run(host, source, "again", both, steps=8), first)
 
 
-def test_guidance_on_the_weak_model_is_left_out(host):
+def test_guidance_on_the_weak_model_is_left_out(host, caplog):
     source = two_models("demo", host)
     plain = run(host, source, "plain", steered, batch=3)
-    on_weak = run(host, source, "run", lambda g, m, w: steered(g, m, steered(g, guided(g, w), m)), batch=3)
+    with caplog.at_level(logging.WARNING):
+        on_weak = run(host, source, "run", lambda g, m, w: steered(g, m, steered(g, guided(g, w), m)), batch=3)
+    assert [record for record in caplog.records if record.name.endswith("guided_run")] == []
     assert torch.equal(on_weak, plain)
     calls = counts(host)[0]
     assert counts(host) == (calls, calls, calls)
+
+
+def test_context_windows_apply_to_the_weak_model(host):
+    def windows(graph, model):
+        return graph.add(
+            "ContextWindowsManual", model=model, context_length=2, context_overlap=1, closed_loop=False, dim=2,
+            context_schedule="standard_static", context_stride=1, fuse_method="pyramid", freenoise=False,
+            cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="",
+            causal_window_fix=False,
+        )
+
+    source = two_models("wan", host)
+    plain = run(host, source, "plain", lambda g, m, w: windows(g, m))
+    calls, evaluations, _ = counts(host)
+    assert evaluations == 2 * calls
+
+    def with_twin(graph, model, _):
+        return steered(graph, windows(graph, model), second_copy(graph, host, "wan"), scale=3.0)
+
+    assert close(run(host, source, "twins", with_twin), plain, 1e-3)
+    both = run(host, source, "both", lambda g, m, w: guided(g, steered(g, windows(g, m), w)))
+    # in windows: the call, the whole once more as base of both corrections, and the probe; the weak model
+    assert counts(host) == (calls, 3 * 2 * calls, 2 * calls)
+    assert both.isfinite().all() and not close(both, plain, 0.05)
+
+
+def test_a_run_leaves_the_weak_model_as_it_was(host):
+    """Also with a LoRA hook on the condition, and when sampling breaks off."""
+    import comfy.hooks
+    import comfy.sample
+    import comfy.sd
+
+    folder = host.models / "checkpoints"
+    main, weak = (
+        comfy.sd.load_checkpoint_guess_config(str(folder / stand_ins.write_stand_in("sd3", host.models, seed)))[0]
+        for seed in (0, 1)
+    )
+    guided_model = host.node("AutoGuidance").execute(main, weak, 1.5, 0.0, 1.0).result[0]
+    lora = load_file(host.models / "loras" / stand_ins.write_lora("tiny", host.models))
+    hooks = comfy.hooks.create_hook_lora(lora=lora, strength_model=1.0, strength_clip=0.0)
+    condition = stand_ins.conditioning("sd3", 1)
+    condition[0][1]["hooks"] = hooks
+    used = guided_model.additional_models["saddle_free_guidance"][0]
+
+    def broken(step, *args):
+        assert used.model.current_patcher is used and used.hook_patches
+        raise RuntimeError("broken on purpose")
+
+    latent = torch.zeros(1, *stand_ins.FAMILIES["sd3"].latent_shape)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="broken on purpose"):
+        comfy.sample.sample(
+            guided_model, torch.randn(latent.shape), 3, 1.0, "euler", "simple", condition, condition, latent,
+            callback=broken, disable_pbar=True, seed=1,
+        )
+    assert used.model.current_patcher is None
+    assert used.hook_patches == {} and used.hook_mode == comfy.hooks.EnumHookMode.MaxSpeed
 
 
 def test_two_weak_models_of_one_checkpoint_stay_two(host):

@@ -1,6 +1,7 @@
 """The Weaken Model node: its mathematics, and what Auto-Guidance does with it in a real ComfyUI."""
 
 import itertools
+import sys
 
 import pytest
 import stand_ins
@@ -43,6 +44,16 @@ def test_more_noise_keeps_the_signal_and_raises_the_variance():
     assert torch.allclose(remaining.std(dim=1), new_std, rtol=0.01)
     silent = noised_further(x, torch.zeros_like(x), ratio=ratio, std=std, new_std=new_std)
     assert torch.allclose(silent, ratio[:, None] * x)
+
+
+def test_each_image_has_noise_of_its_own_in_any_batch(host):
+    module = sys.modules[host.node("WeakenModel").__module__]
+    x = torch.zeros(6, 4, 5)
+    noise = module._noise(x, 1.5, [11, 12, 13])  # three images under two conditions
+    assert torch.equal(noise[:3], noise[3:])
+    assert len({image.numpy().tobytes() for image in noise[:3]}) == 3
+    assert torch.equal(module._noise(x[:1], 1.5, [12]), noise[1:2])
+    assert not torch.equal(module._noise(x[:1], 1.25, [12]), noise[1:2])
 
 
 def test_a_pruned_model_is_the_model_of_a_pruned_file(host):

@@ -110,7 +110,14 @@ class TestWatch:
 
 
 class ConstantControl(comfy.controlnet.ControlBase):
-    """A control that adds a constant to the last block of the SD1.5 stand-in."""
+    """A control that adds a constant to the last block of the SD1.5 stand-in, larger for some models than for others.
+
+    Like a ControlLora it is made for a model at the start of a run.
+    """
+
+    def pre_run(self, model, percent_to_timestep_function):
+        super().pre_run(model, percent_to_timestep_function)
+        self.amount = 3.0 + 30.0 * float(model.diffusion_model.out[2].weight.flatten()[0])
 
     def copy(self):
         copied = ConstantControl()
@@ -118,7 +125,7 @@ class ConstantControl(comfy.controlnet.ControlBase):
         return copied
 
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
-        added = torch.full((len(x_noisy), 320, *x_noisy.shape[2:]), 3.0 * self.strength)
+        added = torch.full((len(x_noisy), 320, *x_noisy.shape[2:]), self.amount * self.strength)
         return {"input": [], "middle": [], "output": [added]}
 
 
