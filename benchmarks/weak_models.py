@@ -139,13 +139,17 @@ def _first_prediction(model, clean, sigma):
     )
 
 
-def rows(models, early):
-    """No guidance, the real weak model, and every candidate at two scales."""
+def rows(models, early, parts):
+    """No guidance, the real weak model, and every candidate at two scales; those with a part in their name."""
     model, weak = models
     reference = push(model, weak)
-    yield quality.Method("no guidance")
-    yield from (quality.Method(f"real weak model, scale {1 + share:g}", quality.auto(1 + share)) for share in SHARES)
-    for name, weaken in candidates(early).items():
+    chosen = {"no guidance": None, "real weak model": lambda model: weak} | candidates(early)
+    for name, weaken in chosen.items():
+        if not any(part in name for part in parts):
+            continue
+        if weaken is None:
+            yield quality.Method(name)
+            continue
         ratio = (push(model, weaken(model)) / reference).median().item()
         for share in SHARES:
             scale = round(1 + share / ratio, 3)
@@ -155,6 +159,7 @@ def rows(models, early):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--early", type=Path, help="weights of an earlier state of the training")
+    parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only candidates with a part in their name")
     parser.add_argument("--samples", type=int, default=500)
     arguments = parser.parse_args()
     arguments = argparse.Namespace(
@@ -167,7 +172,7 @@ def main():
     classifier = load_classifier()
     real = quality.real_features(classifier)
     models = load_demo_model("model"), load_demo_model("weak")
-    for row in rows(models, arguments.early):
+    for row in rows(models, arguments.early, arguments.rows):
         measured = quality.measure_row(row, models, classifier, real, 0, arguments)
         row.values = {column: [value] for column, value in measured.items()}
         print(quality.line(row), flush=True)
