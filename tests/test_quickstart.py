@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import urllib.request
 
 import pytest
 from pack import ROOT
@@ -145,24 +146,29 @@ def test_a_taken_port_is_named(quickstart):
         refused(run("--serve", "--port", str(listener.getsockname()[1])), "in use", "--port")
 
 
+def check_what_the_page_needs(quickstart, address):
+    """The server knows every template of the pack, and hands out their thumbnails and the help pages."""
+    templates = quickstart.get_json(f"{address}/workflow_templates")
+    names = {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    assert {"quickstart", "auto-guidance", "saddle-free-plus-auto-guidance"} <= names == set(templates[ROOT.name])
+    paths = [f"/api/workflow_templates/{ROOT.name}/{name}.jpg" for name in names]
+    paths += [f"/extensions/{ROOT.name}/docs/{page.name}" for page in (ROOT / "nodes/web/docs").glob("*.md")]
+    for path in paths:
+        with urllib.request.urlopen(f"{address}{path}") as answer:
+            assert answer.status == 200
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
 def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server(quickstart):
-    import urllib.request
-
     port = quickstart.free_port()
     command = [sys.executable, str(SCRIPT), "--serve", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        link = next(line.removeprefix("Open ").strip() for line in process.stdout if line.startswith("Open "))
-        assert link == f"http://127.0.0.1:{port}/?template=quickstart&source={ROOT.name}"
-        templates = quickstart.get_json(f"http://127.0.0.1:{port}/workflow_templates")
-        names = {path.stem for path in (ROOT / "workflows").glob("*.json")}
-        assert {"quickstart", "auto-guidance", "saddle-free-plus-auto-guidance"} <= names == set(templates[ROOT.name])
-        paths = [f"/api/workflow_templates/{ROOT.name}/{name}.jpg" for name in names]
-        paths += [f"/extensions/{ROOT.name}/docs/{page.name}" for page in (ROOT / "nodes/web/docs").glob("*.md")]
-        for path in paths:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
-                assert answer.status == 200
-        process.terminate()
+        try:
+            link = next(line.removeprefix("Open ").strip() for line in process.stdout if line.startswith("Open "))
+            assert link == f"http://127.0.0.1:{port}/?template=quickstart&source={ROOT.name}"
+            check_what_the_page_needs(quickstart, f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
         assert process.wait(30) == 0
     assert not quickstart.port_is_taken(port)
 
