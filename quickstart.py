@@ -185,8 +185,8 @@ def fill_host(building):
     unpack_archive(archive, building / "ComfyUI")
     archive.unlink()
     say("[3/4] Its packages; this takes a few minutes")
-    requirements = str(building / "ComfyUI" / "requirements.txt")
-    install_step([python, "-m", "pip", "install", TORCH, *PACK_PACKAGES, "-r", requirements], "install ComfyUI's packages")
+    packages = [TORCH, *PACK_PACKAGES, "-r", str(building / "ComfyUI" / "requirements.txt")]
+    install_step([python, "-m", "pip", "install", *packages], "install ComfyUI's packages")
     say("[4/4] Test tools")
     install_step([python, "-m", "pip", "install", *TEST_PACKAGES], "install the test tools")
 

@@ -1,9 +1,11 @@
-"""Corrections to the denoised prediction, when they are active, and weaker models; needs torch alone."""
+"""Corrections to the denoised prediction, when they are active, their trace, and weaker models; needs torch alone."""
 
 from .corrections import auto_guidance, classifier_free, saddle_free
 from .schedule import SigmaWindow, schedule_position
+from .trace import CurvatureTrace, TracedCall
 from .weakening import noised_further, pruned
 
 __all__ = [
-    "SigmaWindow", "auto_guidance", "classifier_free", "noised_further", "pruned", "saddle_free", "schedule_position",
+    "CurvatureTrace", "SigmaWindow", "TracedCall", "auto_guidance", "classifier_free", "noised_further", "pruned",
+    "saddle_free", "schedule_position",
 ]

@@ -3,7 +3,9 @@
 from comfy_api.latest import ComfyExtension
 
 from .auto_guidance import AutoGuidance
+from .curvature_scope import CurvatureScope
 from .demo_model import SaddleFreeDemoModel
+from .guidance_sweep import GuidanceSweep, GuidanceSweepGrid
 from .saddle_free import SaddleFreeGuidance
 from .weaken_model import WeakenModel
 
@@ -13,4 +15,7 @@ class SaddleFreeExtension(ComfyExtension):
 
     async def get_node_list(self):
         """Node classes in the order in which menus list them."""
-        return [SaddleFreeGuidance, AutoGuidance, WeakenModel, SaddleFreeDemoModel]
+        return [
+            SaddleFreeGuidance, AutoGuidance, WeakenModel, CurvatureScope, GuidanceSweep, SaddleFreeDemoModel,
+            GuidanceSweepGrid,
+        ]

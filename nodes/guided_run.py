@@ -45,7 +45,7 @@ class GuidedRun:
         """Why guidance does not act at this call, as the end of a sentence, or None."""
         if self.window is not None and not self.window.contains(float(args["sigma"][0])):
             start, end = self.percents
-            return f"no model call fell between start_percent {start:g} and end_percent {end:g}"
+            return f"sigma was outside start_percent {start:g} to end_percent {end:g}"
         return None
 
     def why_ineffective(self):

@@ -48,6 +48,14 @@ def image_keys(noise):
     ]
 
 
+def unpacked(directions, latent_shapes):
+    """Directions [directions, B, ...] in the layout of the latent, or of the first of several packed into one."""
+    if latent_shapes is None or len(latent_shapes) < 2:
+        return directions
+    inner = latent_shapes[0][1:]
+    return directions.flatten(2)[..., : inner.numel()].unflatten(2, inner)
+
+
 class RawPredictions:
     """The conditional predictions of the evaluation under way, before any pack's pre-CFG or post-CFG edits.
 

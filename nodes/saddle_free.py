@@ -8,9 +8,10 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..curvature import CurvatureTracker, automatic_probe_radius
-from ..guidance import saddle_free, schedule_position
+from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
-from .host import coordinates, evaluate, image_keys, refuse_unusable
+from .host import coordinates, evaluate, image_keys, refuse_unusable, unpacked
+from .live_trace import LiveTrace, Trace
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,14 @@ class Settings:
 
 
 class SaddleFreeRun(GuidedRun):
-    """One sampling run: the tracked directions and the push in use."""
+    """One sampling run: the tracked directions, the push in use, and the trace of both.
+
+    node_id: of the node that guides, None where no executor runs it.
+    """
 
     NAME, RANK = "Saddle-Free Guidance", 2
 
-    def __init__(self, settings, guider, noise, sigmas):
+    def __init__(self, settings, trace, node_id, guider, noise, sigmas):
         refuse_unusable(guider.model_patcher.get_model_object("model_sampling"))
         super().__init__(guider, settings.start_percent, settings.end_percent)
         self.settings = settings
@@ -40,13 +44,37 @@ class SaddleFreeRun(GuidedRun):
         self.tracker = None
         self.estimate = None
         self.position = None
+        self.latent_shapes = None
+        self.trace = trace
+        self.trace.begin(self.schedule, self.window)
+        self.live = LiveTrace(trace, node_id)
+
+    def sample(self, executor, *args, **kwargs):
+        """The sampling; what was traced is kept however it ends."""
+        self.latent_shapes = kwargs.get("latent_shapes")
+        try:
+            return super().sample(executor, *args, **kwargs)
+        finally:
+            self.live.flush()
+            self.trace.end()
+
+    def post_cfg(self, args):
+        """The guided prediction; the call is traced."""
+        denoised = super().post_cfg(args)
+        if self.idle_reason is not None:
+            self.trace.add_idle(args["sigma"][0], self.idle_reason)
+        self.live.update()
+        return denoised
 
     def correction(self, args):
         """The saddle-free correction, from the estimate of this call or the one in use."""
         if self._due(args):
             self.estimate = self._probe(args)
             self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
-        return saddle_free(self.estimate, scale=self.settings.scale)
+        correction = saddle_free(self.estimate, scale=self.settings.scale)
+        directions = unpacked(self.estimate.direction, self.latent_shapes)
+        self.trace.add(args["sigma"][0], self.estimate, correction, directions)
+        return correction
 
     def why_idle(self, args):
         """Also beside EasyCache, whose answers to probes are not the model's."""
@@ -137,20 +165,29 @@ class SaddleFreeGuidance(io.ComfyNode):
                     "the strongest; 2 to 4 with refresh_every 2 to 4 give more for the same cost. Has no off.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="The model with guidance.")],
+            outputs=[
+                io.Model.Output(tooltip="The model with guidance."),
+                Trace.Output(
+                    "trace", display_name="trace",
+                    tooltip="What guidance saw and did at every call of the last sampling. Connect it to a Curvature "
+                    "Scope.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions):
-        """A clone of the model with the guidance attached, or the model itself when scale is 0."""
+        """A clone of the model with the guidance attached, or the model itself when scale is 0; and the trace."""
         refuse_unusable(model.get_model_object("model_sampling"))
         if scale == 0:
-            return io.NodeOutput(model)
+            return io.NodeOutput(model, CurvatureTrace(off="Saddle-Free Guidance is off: its scale is 0."))
         settings = Settings(
             scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions
         )
+        trace, node_id = CurvatureTrace(), getattr(cls.hidden, "unique_id", None)
         guided = model.clone()
         guided.add_wrapper_with_key(
-            WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(functools.partial(SaddleFreeRun, settings))
+            WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(functools.partial(SaddleFreeRun, settings, trace, node_id))
         )
-        return io.NodeOutput(guided)
+        return io.NodeOutput(guided, trace)

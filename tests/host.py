@@ -33,14 +33,19 @@ class Host:
         """The host's own check of a prompt: (valid, error, outputs, errors by node)."""
         return self.loop.run_until_complete(self.execution.validate_prompt("test", prompt, None))
 
-    def run(self, prompt):
-        """Executes a prompt with nothing cached; returns the executor, whose status_messages and success tell more."""
+    def executor(self, cached=False):
+        """An executor of its own, with the host's classic cache or none."""
+        kind = self.execution.CacheType.CLASSIC if cached else self.execution.CacheType.NONE
+        return self.execution.PromptExecutor(
+            self.server, cache_type=kind, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0}
+        )
+
+    def run(self, prompt, executor=None):
+        """Executes a prompt, by default with nothing cached; the executor's success and status_messages tell more."""
         valid, error, outputs, node_errors = self.validate(prompt)
         assert valid, (error, node_errors)
         self.record.clear()
-        executor = self.execution.PromptExecutor(
-            self.server, cache_type=self.execution.CacheType.NONE, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0}
-        )
+        executor = executor or self.executor()
         self.loop.run_until_complete(executor.execute_async(prompt, "test", {}, outputs))
         return executor
 

@@ -200,7 +200,7 @@ def test_an_empty_window_is_reported_once(host, caplog):
     with caplog.at_level(logging.WARNING):
         host.latents(branches(demo(), {"run": {"start_percent": 0.6, "end_percent": 0.5}}, steps=4))
     assert len(messages(caplog)) == 1
-    assert "no model call fell between start_percent 0.6 and end_percent 0.5" in messages(caplog)[0]
+    assert "sigma was outside start_percent 0.6 to end_percent 0.5" in messages(caplog)[0]
 
 
 def test_guidance_that_acts_says_nothing(host, caplog):

@@ -17,6 +17,8 @@ class Record:
 
     def clear(self):
         self.latents = {}  # by label
+        self.images = {}  # by label
+        self.traces = {}  # by label
         self.evaluations = defaultdict(list)  # sigmas of the APPLY_MODEL calls, by label
         self.points = defaultdict(list)  # digests of what those calls evaluated, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
@@ -263,10 +265,44 @@ class TestCapture:
         return {}
 
 
+class TestCaptureImage:
+    """Keeps an IMAGE for the test to look at."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",), "label": ("STRING", {})}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "capture"
+    CATEGORY = "tests"
+
+    def capture(self, images, label):
+        RECORD.images[label] = images.clone()
+        return {}
+
+
+class TestCaptureTrace:
+    """Keeps a curvature trace once sampling is over."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"trace": ("CURVATURE_TRACE",), "latent": ("LATENT",), "label": ("STRING", {})}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "capture"
+    CATEGORY = "tests"
+
+    def capture(self, trace, latent, label):
+        RECORD.traces[label] = trace
+        return {}
+
+
 NODE_CLASS_MAPPINGS = {
     cls.__name__: cls
     for cls in (
         TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestOffset,
-        TestForgetFile, TestSampling, TestCapture,
+        TestForgetFile, TestSampling, TestCapture, TestCaptureImage, TestCaptureTrace,
     )
 }

@@ -1,0 +1,66 @@
+"""The Curvature Scope node: a trace as a plot in the node, as a picture, and as heat maps."""
+
+import torch
+from comfy_api.latest import io
+
+from .live_trace import Trace
+from .scope_images import heat_map, plot, require_matplotlib
+
+
+class CurvatureScope(io.ComfyNode):
+    """Shows what saddle-free guidance saw and did."""
+
+    @classmethod
+    def define_schema(cls):
+        """Inputs and outputs; saved graphs store widget values by position, so inputs are only ever appended."""
+        return io.Schema(
+            node_id="CurvatureScope",
+            display_name="Curvature Scope",
+            category="model/patch/saddle-free",
+            description=(
+                "Shows what Saddle-Free Guidance saw and did. The node draws the curvature against sigma while the "
+                "sampler runs: above the line at 1 the model is undecided between two pictures and guidance acts. "
+                "Afterwards it gives the plot as a picture, and a heat map of where in each picture the model was "
+                "undecided."
+            ),
+            search_aliases=["SFG", "curvature trace", "Rayleigh quotient", "heat map"],
+            inputs=[
+                Trace.Input("trace", tooltip="The trace that comes out of Saddle-Free Guidance."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="What the sampler made with that model. It is not changed: it tells the scope that "
+                    "sampling is over.",
+                ),
+                io.Float.Input(
+                    "opacity", default=0.6, min=0.0, max=1.0, step=0.05, round=0.001,
+                    tooltip="How much of the heat map's colour covers `images` where the model was undecided. Useful "
+                    "range 0.4 to 0.8. 0 is off: the pictures alone. No effect without `images`.",
+                ),
+                io.Image.Input(
+                    "images", optional=True,
+                    tooltip="The decoded pictures, to lay the heat map over. Without them the heat map stands alone.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "plot", display_name="plot", tooltip="The Rayleigh quotient of every image against sigma."
+                ),
+                io.Image.Output(
+                    "heat_map", display_name="heat_map", tooltip="Where in each picture the model was undecided."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, trace, latent, opacity, images=None):
+        """The plot, the heat maps, and the trace for the drawing in the node."""
+        require_matplotlib()
+        record = trace.plain()
+        return io.NodeOutput(plot(record), _heat_maps(trace.indecision(), images, opacity), ui={"trace": [record]})
+
+
+def _heat_maps(indecision, images, opacity):
+    if indecision is not None and indecision.ndim in (3, 4):
+        return heat_map(indecision, images, opacity)
+    return torch.zeros(1, 64, 64, 3) if images is None else images

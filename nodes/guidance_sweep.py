@@ -1,0 +1,208 @@
+"""The Guidance Sweep node: one picture for every value of a knob, in one labelled grid.
+
+It expands into the pack's own guidance and the host's sampler and decoder, so the host caches each picture by itself.
+"""
+
+import comfy.nested_tensor
+import comfy.samplers
+import torch
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+
+from .saddle_free import SaddleFreeGuidance
+from .sweep_grid import grid_image
+from .sweep_values import combinations
+
+PARAMETERS = ["scale", "guidance_seed", "start_percent", "end_percent", "directions"]
+
+
+class GuidanceSweep(io.ComfyNode):
+    """Samples once for every value, or pair of values, of Saddle-Free Guidance's knobs."""
+
+    @classmethod
+    def define_schema(cls):
+        """Inputs and outputs; saved graphs store widget values by position, so inputs are only ever appended."""
+        return io.Schema(
+            node_id="GuidanceSweep",
+            display_name="Guidance Sweep",
+            category="model/patch/saddle-free",
+            description=(
+                "Tries several values of a knob of Saddle-Free Guidance from the same noise and shows the pictures in "
+                "one labelled grid. A value that was already sampled is not sampled again, so adding one costs one "
+                "picture. It adds the guidance and the sampler itself: connect the plain model."
+            ),
+            search_aliases=["SFG", "XY plot", "grid", "compare"],
+            inputs=[*_link_inputs(), *_sampler_inputs(), *_list_inputs(), *_guidance_inputs()],
+            outputs=[
+                io.Image.Output("grid", display_name="grid", tooltip="All pictures, labelled with their values."),
+                io.Latent.Output(
+                    "latents", display_name="latents", tooltip="The latents of all pictures, in the order of the grid."
+                ),
+            ],
+            enable_expand=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, parameter, values, second_parameter, second_values):
+        """True, or what is wrong with the lists, for the page to show on the node before anything is sampled."""
+        if None in (parameter, values, second_parameter, second_values):  # comes from another node, not known yet
+            return True
+        try:
+            _cells(parameter, values, second_parameter, second_values)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, latent_image, vae, seed, steps, cfg, sampler_name, scheduler, denoise,
+        parameter, values, second_parameter, second_values, **knobs,
+    ):
+        """The graph of one guidance, sampler and decoder per cell, and of the grid."""
+        rows = _cells(parameter, values, second_parameter, second_values)
+        sampling = {
+            "positive": positive, "negative": negative, "latent_image": latent_image, "seed": seed, "steps": steps,
+            "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise,
+        }
+        graph, collected = GraphBuilder(), {}
+        for cell in (cell for row in rows for cell in row):
+            name = _label(cell)
+            # Ids say the value, not the place: the host caches the guidance by its id, and a longer list moves places.
+            guidance = graph.node(
+                "SaddleFreeGuidance", f"guidance {name}", model=model, **{**_defaults(), **knobs, **cell}
+            )
+            latent = graph.node("KSampler", f"sampler {name}", model=guidance.out(0), **sampling)
+            image = graph.node("VAEDecode", f"decoder {name}", samples=latent.out(0), vae=vae)
+            place = len(collected) // 2
+            collected |= {f"image_{place}": image.out(0), f"latent_{place}": latent.out(0)}
+        labels = "\n".join("\t".join(map(_label, row)) for row in rows)
+        grid = graph.node("GuidanceSweepGrid", "grid", labels=labels, **collected)
+        return io.NodeOutput(grid.out(0), grid.out(1), expand=graph.finalize())
+
+
+class GuidanceSweepGrid(io.ComfyNode):
+    """What Guidance Sweep expands into: collects the pictures and latents of the cells; not for use by hand."""
+
+    @classmethod
+    def define_schema(cls):
+        """Takes image_0, latent_0, image_1 and so on beside the labels."""
+        return io.Schema(
+            node_id="GuidanceSweepGrid",
+            display_name="Guidance Sweep (grid)",
+            category="model/patch/saddle-free",
+            description="The last step of Guidance Sweep, which adds it by itself.",
+            inputs=[
+                io.String.Input(
+                    "labels", multiline=True,
+                    tooltip="The labels of the pictures: a line for each row, tabs between the columns. Has no off.",
+                )
+            ],
+            outputs=[io.Image.Output("grid", display_name="grid"), io.Latent.Output("latents", display_name="latents")],
+            is_dev_only=True,
+            accept_all_inputs=True,
+        )
+
+    @classmethod
+    def execute(cls, labels, **cells):
+        """The grid and the latents."""
+        rows = [row.split("\t") for row in labels.split("\n")]
+        count = sum(map(len, rows))
+        image = grid_image([cells[f"image_{place}"] for place in range(count)], rows)
+        samples = [cells[f"latent_{place}"]["samples"] for place in range(count)]
+        return io.NodeOutput(image, {"samples": _joined(samples)})
+
+
+def _label(cell):
+    return ", ".join(f"{knob} {value}".removesuffix(".0") for knob, value in cell.items())
+
+
+def _joined(samples):
+    if isinstance(samples[0], comfy.nested_tensor.NestedTensor):
+        return comfy.nested_tensor.NestedTensor([torch.cat(parts) for parts in zip(*(one.unbind() for one in samples))])
+    return torch.cat(samples)
+
+
+def _cells(parameter, values, second_parameter, second_values):
+    lists = [(parameter, _knob(parameter, "parameter"), values, "values")]
+    if second_parameter != "none":
+        lists.append((second_parameter, _knob(second_parameter, "second_parameter"), second_values, "second_values"))
+    return combinations(lists)
+
+
+def _knob(parameter, name):
+    knobs = {item.id: item for item in _guidance_inputs()}
+    if parameter not in knobs:
+        raise ValueError(f"{name} is {parameter!r} and must be one of {', '.join(knobs)}.")
+    return knobs[parameter]
+
+
+def _defaults():
+    inputs = SaddleFreeGuidance.define_schema().inputs
+    return {item.id: item.default for item in inputs if isinstance(item, io.WidgetInput)}
+
+
+def _link_inputs():
+    # Links as such: only they let the host see that a cell's inputs are the ones it has cached.
+    return [
+        io.Model.Input("model", raw_link=True, tooltip="The model, without Saddle-Free Guidance: the sweep adds it."),
+        io.Conditioning.Input("positive", raw_link=True, tooltip="What the pictures should show."),
+        io.Conditioning.Input("negative", raw_link=True, tooltip="What they should not show, with cfg above 1."),
+        io.Latent.Input(
+            "latent_image", raw_link=True,
+            tooltip="The latent to start from; of a batch, every image is shown in each cell.",
+        ),
+        io.Vae.Input("vae", raw_link=True, tooltip="The VAE that decodes the pictures."),
+    ]
+
+
+def _sampler_inputs():
+    return [
+        io.Int.Input(
+            "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+            tooltip="The seed of the noise, the same for every picture. Has no off.",
+        ),
+        io.Int.Input(
+            "steps", default=20, min=1, max=10000,
+            tooltip="Sampling steps of every picture. Useful range 10 to 50. Has no off.",
+        ),
+        io.Float.Input(
+            "cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
+            tooltip="Classifier-free guidance, which stacks with the sweep's. 1 is off; 2 to 8 for most models.",
+        ),
+        io.Combo.Input(
+            "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
+            tooltip="The sampler of every picture. Has no off.",
+        ),
+        io.Combo.Input(
+            "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras",
+            tooltip="How the noise level falls over the steps. Has no off.",
+        ),
+        io.Float.Input(
+            "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+            tooltip="How much of latent_image is made anew. 1 makes all of it; 0 is off and changes nothing.",
+        ),
+    ]
+
+
+def _list_inputs():
+    return [
+        io.Combo.Input("parameter", options=PARAMETERS, tooltip="The knob whose values are compared. Has no off."),
+        io.String.Input(
+            "values", default="0, 1, 2, 4",
+            tooltip="Its values, with commas or spaces between. At most 64 pictures. A value of scale 0 shows guidance "
+            "off.",
+        ),
+        io.Combo.Input(
+            "second_parameter", options=["none", *PARAMETERS],
+            tooltip="A second knob, whose values become the rows of the grid. none is off: one knob only.",
+        ),
+        io.String.Input(
+            "second_values", default="",
+            tooltip="The values of second_parameter, with commas or spaces between. No effect while that is off.",
+        ),
+    ]
+
+
+def _guidance_inputs():
+    swept = {item.id: item for item in SaddleFreeGuidance.define_schema().inputs}
+    return [swept[name] for name in PARAMETERS]
