@@ -92,13 +92,13 @@ class CurvatureTrace:
     def indecision(self):
         """Where each image was undecided, [B, *spatial] from 0 to 1, or None where no call was active.
 
-        The energy of the tracked directions, weighted by how far each curved upwards; where nothing ever did, that of
-        the last directions.
+        The size of the tracked directions there, each weighted by how far it curved upwards; where nothing ever did,
+        that of the last directions.
         """
         if self._decided is None:
             return None
         energy = torch.where(self._largest(self._undecided) > 0, self._undecided, self._decided)
-        return energy / self._largest(energy).clamp(min=torch.finfo(energy.dtype).tiny)
+        return (energy / self._largest(energy).clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
 
     def plain(self, first=0):
         """The run in numbers, lists and strings from call `first` on; waits for the GPU."""

@@ -75,8 +75,8 @@ class AutoGuidance(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "scale", default=1.5, min=1.0, max=20.0, step=0.05, round=0.001,
-                    tooltip="How far the picture is steered away from the weak model's. Useful range 1.25 to 3; too "
-                    "much overdraws shapes and colours. 1 is off: the same picture as without the node, at no cost.",
+                    tooltip="How far the picture is steered away from the weak model's. Useful range 1.25 to 2; "
+                    "more overdraws shapes and colours. 1 is off: the same picture as without the node, at no cost.",
                 ),
                 *window_inputs(),
             ],

@@ -186,14 +186,17 @@ def _sampler_inputs():
 
 def _list_inputs():
     return [
-        io.Combo.Input("parameter", options=PARAMETERS, tooltip="The knob whose values are compared. Has no off."),
+        io.Combo.Input(
+            "parameter", options=PARAMETERS, default=PARAMETERS[0],
+            tooltip="The knob whose values are compared. Has no off.",
+        ),
         io.String.Input(
             "values", default="0, 1, 2, 4",
             tooltip="Its values, with commas or spaces between. At most 64 pictures. A value of scale 0 shows guidance "
             "off.",
         ),
         io.Combo.Input(
-            "second_parameter", options=["none", *PARAMETERS],
+            "second_parameter", options=["none", *PARAMETERS], default="none",
             tooltip="A second knob, whose values become the rows of the grid. none is off: one knob only.",
         ),
         io.String.Input(

@@ -18,7 +18,7 @@ def grid_image(cells, labels):
     """
     tiles = [_tile(images) for images in cells]
     width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
-    factor = math.ceil(SMALLEST_CELL / width)
+    factor = math.ceil(SMALLEST_CELL / min(width, height))
     width, height = factor * width, factor * height
     font = _font(max(map(len, (text for row in labels for text in row))), width)
     line = round(1.6 * font.size)

@@ -51,7 +51,10 @@ def test_a_supported_host_loads(version):
     assert require_supported_host(version) is None
 
 
-NODES = ("SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "SaddleFreeDemoModel")
+NODES = (
+    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "SaddleFreeDemoModel",
+    "GuidanceSweepGrid",
+)
 
 
 def schemas(host):
@@ -59,7 +62,7 @@ def schemas(host):
 
 
 def widgets(schema):
-    return [item for item in schema.inputs if item.io_type != "MODEL"]
+    return [item for item in schema.inputs if hasattr(item, "default")]
 
 
 def test_saved_graphs_keep_their_meaning(host):
@@ -73,11 +76,19 @@ def test_saved_graphs_keep_their_meaning(host):
         ],
         "AutoGuidance": ["model", "weak_model", "scale", "start_percent", "end_percent"],
         "WeakenModel": ["model", "method", "strength"],
+        "CurvatureScope": ["trace", "latent", "opacity", "images"],
+        "GuidanceSweep": [
+            "model", "positive", "negative", "latent_image", "vae", "seed", "steps", "cfg", "sampler_name", "scheduler",
+            "denoise", "parameter", "values", "second_parameter", "second_values", "scale", "guidance_seed",
+            "start_percent", "end_percent", "directions",
+        ],
         "SaddleFreeDemoModel": ["digit"],
+        "GuidanceSweepGrid": ["labels"],
     }
     assert outputs == {
-        "SaddleFreeGuidance": ["MODEL"], "AutoGuidance": ["MODEL"], "WeakenModel": ["MODEL"],
-        "SaddleFreeDemoModel": ["MODEL", "MODEL", "VAE", "CONDITIONING"],
+        "SaddleFreeGuidance": ["MODEL", "CURVATURE_TRACE"], "AutoGuidance": ["MODEL"], "WeakenModel": ["MODEL"],
+        "CurvatureScope": ["IMAGE", "IMAGE"], "GuidanceSweep": ["IMAGE", "LATENT"],
+        "SaddleFreeDemoModel": ["MODEL", "MODEL", "VAE", "CONDITIONING"], "GuidanceSweepGrid": ["IMAGE", "LATENT"],
     }
     methods = next(item for item in schemas(host)["WeakenModel"].inputs if item.id == "method")
     assert methods.options == ["more noise", "pruned weights"]
@@ -90,6 +101,8 @@ def test_every_input_says_what_it_does_and_every_node_has_a_help_page(host):
         for item in schema.inputs:
             assert item.tooltip and len(item.tooltip) > 20, (name, item.id)
             assert f"`{item.id}`" in page, (name, item.id)
+        for picture in re.findall(r"!\[.+\]\((.+)\)", page):
+            assert (ROOT / "nodes" / "web" / "docs" / picture).is_file()
             if item in widgets(schema):
                 assert "off" in item.tooltip.lower(), (name, item.id)
 
@@ -103,10 +116,17 @@ def test_advanced_knobs_and_defaults(host):
         },
         "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
         "WeakenModel": {"method": "more noise", "strength": 0.2},
+        "CurvatureScope": {"opacity": 0.6},
+        "GuidanceSweep": {
+            "seed": 0, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0,
+            "parameter": "scale", "values": "0, 1, 2, 4", "second_parameter": "none", "second_values": "",
+            "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "directions": 1,
+        },
         "SaddleFreeDemoModel": {"digit": "none"},
+        "GuidanceSweepGrid": {"labels": None},
     }
     advanced = [item.id for schema in schemas(host).values() for item in widgets(schema) if item.advanced]
-    assert advanced == ["probe_radius", "refresh_every", "directions"]
+    assert advanced == ["probe_radius", "refresh_every", "directions", "directions"]
 
 
 def test_workflows_are_listed_with_a_thumbnail_and_hold_every_widget(host):
@@ -116,4 +136,6 @@ def test_workflows_are_listed_with_a_thumbnail_and_hold_every_widget(host):
         assert path.with_suffix(".jpg").exists()
         for node in json.loads(path.read_text())["nodes"]:
             if node["type"] in NODES:
-                assert len(node["widgets_values"]) == len(widgets(schemas(host)[node["type"]])), path
+                knobs = widgets(schemas(host)[node["type"]])
+                controls = sum(bool(getattr(item, "control_after_generate", None)) for item in knobs)
+                assert len(node["widgets_values"]) == len(knobs) + controls, path

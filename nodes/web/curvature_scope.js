@@ -39,6 +39,7 @@ const STYLE = `
 .saddle-free-scope .largest { stroke-width: 1.6; }
 .saddle-free-scope .further { stroke-width: 0.9; opacity: 0.6; }
 .saddle-free-scope .dashed:not(circle) { stroke-dasharray: 4 3; }
+.saddle-free-scope .dotted:not(circle) { stroke-dasharray: 1.5 2.5; }
 .saddle-free-scope .call { stroke: var(--line); stroke-width: 1.4; }
 .saddle-free-scope .call.acted { fill: var(--line); }
 .saddle-free-scope .idle { fill: var(--comfy-menu-bg); }
@@ -91,6 +92,7 @@ class View {
     this.text.hidden = words === null
     this.drawing.toggleAttribute("hidden", words !== null)
     this.text.textContent = words ?? ""
+    this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`)
     this.drawing.innerHTML = words === null ? plot(this.trace, width, height, (text) => this.measure(text)) : ""
     const calls = this.trace?.calls.length ?? 0
     this.drawing.setAttribute("aria-label", `Rayleigh quotient against sigma, ${calls} model calls`)

@@ -1,6 +1,7 @@
 /** The drawing of a curvature trace: pure functions from a trace and a size to SVG markup. */
 
 const COLOURS = 7 // of the classes colour-0 to colour-6
+const DASHES = ["", " dashed", " dotted"]
 const LINE = 14 // height of a row of text
 const GAP = 8 // least distance between two texts in a row
 const PAD = 8
@@ -70,8 +71,9 @@ function sigmaScale({ calls, sigmas }, box) {
   const seen = [...calls.map((call) => call.sigma), ...sigmas].filter((sigma) => sigma > 0)
   const high = Math.max(...seen)
   const least = Math.min(...seen)
-  const log = high > 10 * least
-  const low = log ? least : Math.min(...sigmas, least, high / 2)
+  const decades = high > 1 && sigmas.at(-1) === 0 // where no flow model begins; the last calls will lie far below
+  const log = high > 10 * least || decades
+  const low = log ? Math.min(least, high / 10) : Math.min(...sigmas, least, high / 2)
   const inset = 6
   const scale = log
     ? linear(Math.log(high), Math.log(low), box.left + inset, box.right - inset)
@@ -86,7 +88,7 @@ function tickRows(points, height) {
   const lowest = values.reduce((a, b) => Math.min(a, b), 0)
   const highest = values.reduce((a, b) => Math.max(a, b), 1.25)
   const margin = 0.04 * (highest - lowest)
-  const low = lowest < 0 ? lowest - margin : 0
+  const low = lowest < -margin ? lowest - margin : 0
   const high = highest + margin
   return { low, high, ticks: roundValues(low, high, Math.max(2, height / 32)) }
 }
@@ -212,7 +214,7 @@ function heading(window, width, measure) {
   const title = "Rayleigh quotient"
   const keys = [
     ["pushed", (x) => tag("circle", { class: "key acted", cx: x + 4, cy: row, r: 3 })],
-    ["not pushed", (x) => tag("circle", { class: "key idle", cx: x + 4, cy: row, r: 3 })],
+    ["not", (x) => tag("circle", { class: "key idle", cx: x + 4, cy: row, r: 3 })],
     ["active", (x) => tag("rect", { class: "key window", x, y: row - 4, width: 8, height: 8 })],
   ]
   let room = width - 2 * PAD - measure(title)
@@ -257,9 +259,9 @@ function legend(lines, row, width, measure) {
   return parts.join("")
 }
 
-/** Classes of an image's colour; beyond the seven colours they come again, dashed. */
+/** Classes of an image's line; beyond the seven colours they come again, dashed and then dotted. */
 function look(image) {
-  return `colour-${image % COLOURS}${Math.floor(image / COLOURS) % 2 ? " dashed" : ""}`
+  return `colour-${image % COLOURS}${DASHES[Math.floor(image / COLOURS) % DASHES.length]}`
 }
 
 function rule(kind, x1, y1, x2, y2) {

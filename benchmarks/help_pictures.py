@@ -1,0 +1,96 @@
+"""Draws the pictures of the help pages with the demo model, in the real host.
+
+    python quickstart.py --run benchmarks/help_pictures.py
+
+writes nodes/web/docs/<node>.jpg for every node that has a help page with a picture.
+"""
+
+import torch
+from pack import ROOT, enter_host, load_pack
+from PIL import Image
+from quality import auto, node, saddle_free, sample, weakened
+
+DOCS = ROOT / "nodes" / "web" / "docs"
+IMAGES = 4
+STEPS = 24
+SEED = 3
+
+
+def drawn(model, count=IMAGES, **sampling):
+    """Pictures as an IMAGE [count, 32, 32, 3]."""
+    return sample(model, count, steps=STEPS, seed=SEED, **sampling).movedim(1, -1) / 2 + 0.5
+
+
+def compared(model, weak, rows):
+    """A labelled grid: for each row of label -> guide, what the guided model draws from the same noise."""
+    from saddle_free_guidance.nodes.sweep_grid import grid_image
+
+    cells = [drawn(guide(model, weak, 0)) for row in rows for guide in row.values()]
+    return grid_image(cells, [list(row) for row in rows])
+
+
+def scope(model):
+    """The Curvature Scope's plot above its heat maps."""
+    from saddle_free_guidance.nodes.curvature_scope import CurvatureScope
+    from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance
+
+    guided, trace = SaddleFreeGuidance.execute(model, 2.0, 0, 0.0, 1.0, 0.0, 1, 1).result
+    pictures = drawn(guided).repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    plot, heat = CurvatureScope.execute(trace, None, 0.6, pictures).result
+    strip = torch.cat(list(heat), dim=1)  # [256, IMAGES * 256, 3]
+    return torch.cat([plot[0], strip], dim=0)[None]
+
+
+def digits(model):
+    """The ten digits that the demo model is asked for."""
+    return torch.cat(list(drawn(model, 10, classes=torch.arange(10))), dim=1)[None].repeat_interleave(
+        4, dim=1
+    ).repeat_interleave(4, dim=2)
+
+
+def pictures(model, weak):
+    """Node id -> IMAGE."""
+    plain = lambda model, weak, seed: model  # noqa: E731
+    worse = weakened("more noise", 0.2)
+    return {
+        "SaddleFreeGuidance": compared(
+            model, weak, [{"scale 0 (off)": plain, "scale 2": saddle_free(2.0)},
+                          {"scale 4": saddle_free(4.0), "scale 8": saddle_free(8.0)}],
+        ),
+        "AutoGuidance": compared(
+            model, weak, [{"scale 1 (off)": plain, "scale 1.5": auto(1.5)}, {"scale 2": auto(2.0), "scale 3": auto(3.0)}]
+        ),
+        "WeakenModel": compared(
+            model, weak, [{"the model": plain, "weakened: more noise 0.2": lambda model, weak, seed: worse(model)},
+                          {"Auto-Guidance 1.5 with it": auto(1.5, worse), "Auto-Guidance 2 with it": auto(2.0, worse)}],
+        ),
+        "GuidanceSweep": compared(
+            model, weak, [
+                {f"scale {scale}, guidance_seed {seed}": _seeded(scale, seed) for scale in (0, 2, 4)} for seed in (0, 1)
+            ],
+        ),
+        "CurvatureScope": scope(model),
+        "SaddleFreeDemoModel": digits(model),
+    }
+
+
+def _seeded(scale, guidance_seed):
+    return lambda model, weak, seed: node(
+        "SaddleFreeGuidance", model=model, scale=float(scale), guidance_seed=guidance_seed
+    )
+
+
+def main():
+    enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
+    load_pack()
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+
+    with torch.no_grad():
+        for name, image in pictures(load_demo_model("model"), load_demo_model("weak")).items():
+            path = DOCS / f"{name}.jpg"
+            Image.fromarray((image[0].clamp(0, 1) * 255).round().byte().numpy()).save(path, quality=88, optimize=True)
+            print(f"Written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Drives the page of a running ComfyUI in a headless browser, for the tests of the page and for screenshots."""
+
+import contextlib
+import importlib.util
+
+from pack import ROOT
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)
+READY = "window.app?.extensionManager && !window.app.extensionManager.spinner"
+RUN = """() => new Promise((resolve, reject) => {
+    const listen = (event, act) => app.api.addEventListener(event, ({ detail }) => act(detail), { once: true })
+    listen('execution_success', resolve)
+    listen('execution_error', (detail) => reject(new Error(detail.exception_message)))
+    app.queuePrompt(0, 1).then((accepted) => accepted || reject(new Error('the workflow was refused')))
+})"""
+ADD_SCOPE = """() => {
+    app.rootGraph.clear()
+    const node = LiteGraph.createNode('CurvatureScope')
+    app.rootGraph.add(node)
+    node.pos = [100, 100]
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [0, 0]
+    app.canvas.setDirty(true, true)
+}"""
+RESIZE = """([width, height]) => {
+    const node = app.rootGraph.nodes.find((node) => node.type === 'CurvatureScope')
+    const [leastWidth, leastHeight] = node.computeSize()
+    node.setSize([Math.max(width, leastWidth), Math.max(height, leastHeight)])
+    app.canvas.setDirty(true, true)
+}"""
+DRAWN_AT_ITS_SIZE = """() => {
+    const node = app.rootGraph.nodes.find((node) => node.type === 'CurvatureScope')
+    const root = document.querySelector('.saddle-free-scope')
+    const drawing = root?.querySelector('svg').viewBox.baseVal
+    return drawing?.width === root?.clientWidth && drawing?.height === root?.clientHeight &&
+        Math.abs(root.offsetWidth + 20 - node.size[0]) < 1
+}"""
+
+
+def load_quickstart():
+    """quickstart.py as a module."""
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "quickstart.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def served(quickstart):
+    """A ComfyUI with only this pack; gives its address."""
+    quickstart.OUTPUT.mkdir(exist_ok=True)
+    comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
+    with quickstart.server(comfyui, python, quickstart.free_port()) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def opened(executable, width=1400, height=1000):
+    """A tab of a headless browser, which the rest of this file drives."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        try:
+            yield browser.new_page(viewport={"width": width, "height": height})
+        finally:
+            browser.close()
+
+
+def open_page(tab, address):
+    """Opens the page on what it shows first."""
+    tab.goto(address)
+    tab.wait_for_function(READY, timeout=120_000)
+
+
+def open_template(tab, address, name):
+    """Opens the page on a template of the pack."""
+    open_page(tab, f"{address}/?template={name}&source={ROOT.name}")
+    tab.wait_for_function("(name) => app.extensionManager.workflow.activeWorkflow?.filename === name", arg=name)
+
+
+def run(tab):
+    """Runs the workflow in the page; returns when it has ended."""
+    tab.evaluate(RUN)
+
+
+def set_setting(tab, name, value):
+    """Sets a setting of the page."""
+    tab.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+
+def outputs(tab):
+    """What the page knows of the outputs of each node."""
+    return tab.evaluate("() => app.nodeOutputs")
+
+
+def node_ids(tab, kind):
+    """Ids of the nodes of a type."""
+    return tab.evaluate("(kind) => app.rootGraph.nodes.filter((n) => n.type === kind).map((n) => String(n.id))", kind)
+
+
+def add_scope(tab):
+    """A graph of one Curvature Scope; gives its id."""
+    tab.evaluate(ADD_SCOPE)
+    tab.wait_for_function(DRAWN_AT_ITS_SIZE)
+    return node_ids(tab, "CurvatureScope")[0]
+
+
+def send_trace(tab, node, trace):
+    """Gives the page the message that a run with this trace would send."""
+    message = {"nodes": [node], **trace}
+    tab.evaluate("(message) => app.api.dispatchCustomEvent('saddle_free_guidance.trace', message)", message)
+    points = sum(len(call["rayleigh"]) for call in trace["calls"])
+    tab.wait_for_function("(points) => document.querySelectorAll('circle.call').length === points", arg=points)
+
+
+def resize_scope(tab, width, height):
+    """Sets the size of the scope's node, at least the page's minimum; returns when it is drawn in that size."""
+    tab.evaluate(RESIZE, [width, height])
+    tab.wait_for_function(DRAWN_AT_ITS_SIZE)

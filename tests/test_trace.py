@@ -1,0 +1,116 @@
+"""The curvature trace against a denoiser whose Jacobian is known: rho along value i of an image is gains[i]."""
+
+import math
+
+import pytest
+import torch
+from saddle_free_guidance.curvature import CurvatureTracker
+from saddle_free_guidance.guidance import CurvatureTrace, SigmaWindow, saddle_free
+
+GAINS = torch.tensor([[0.2, 0.1, 0.3], [0.1, 1.8, 0.2], [0.3, 0.2, 1.4]], dtype=torch.float64)  # [H, W]
+
+
+def converged(gains=GAINS, batch=2, directions=1, calls=200):
+    """The tracker's estimate at random images [batch, 1, H, W] once its directions have settled."""
+    x = torch.randn(batch, 1, *gains.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tracker = CurvatureTracker(seed=0, probe_radius=0.1, directions=directions)
+    for _ in range(calls):
+        probes = tracker.probe(x, std=2.0)
+        estimate = tracker.update(gains * x, gains * probes, alpha=1.0, std=2.0)
+    return estimate
+
+
+def traced(*estimates, scale=1.0):
+    """A trace of one run with an active call for each estimate, at sigmas 8, 4, 2 ..."""
+    trace = CurvatureTrace()
+    trace.begin([8.0, 0.0])
+    for call, estimate in enumerate(estimates):
+        trace.add(torch.tensor(8.0 / 2**call), estimate, saddle_free(estimate, scale=scale))
+    return trace
+
+
+def test_a_call_holds_every_quotient_and_the_size_of_the_push():
+    call = traced(converged(directions=2), scale=3.0).plain()["calls"][0]
+    assert call["sigma"] == 8.0 and call["active"] and call["reason"] is None
+    assert call["acted"] == [True, True]
+    for quotients in call["rayleigh"]:
+        assert quotients == pytest.approx([1.8, 1.4], abs=1e-9)
+    # scale * sigma_hat * J v for both directions, over the 9 values of an image
+    push = 3.0 * 2.0 * math.sqrt((1.8**2 + 1.4**2) / 9)
+    assert call["push"] == pytest.approx([push, push], rel=1e-6)
+
+
+def test_where_nothing_curves_upwards_it_says_so():
+    call = traced(converged(gains=0.5 * GAINS)).plain()["calls"][0]
+    assert call["acted"] == [False, False] and call["push"] == [0.0, 0.0]
+    assert call["active"] and call["reason"] == "no positive curvature"
+
+
+def test_values_that_are_not_finite_are_none():
+    x = torch.zeros(2, 1, 3, 3, dtype=torch.float64)
+    tracker = CurvatureTracker(seed=0, probe_radius=0.1)
+    probes = tracker.probe(x, std=2.0)
+    probed = GAINS * probes
+    probed[1] = math.nan
+    call = traced(tracker.update(GAINS * x, probed, alpha=1.0, std=2.0)).plain()["calls"][0]
+    assert call["rayleigh"][0][0] is not None and call["rayleigh"][1] == [None]
+    assert call["acted"][1] is False and call["push"][1] == 0.0
+    probed[0] = math.inf
+    call = traced(tracker.update(GAINS * x, probed, alpha=1.0, std=2.0)).plain()["calls"][0]
+    assert call["reason"] == "the model gave values that are not finite"
+
+
+def test_idle_calls_carry_their_reason_and_the_window_is_told():
+    trace = CurvatureTrace()
+    trace.begin([8.0, 4.0, 0.0], SigmaWindow(math.inf, 5.0))
+    trace.add_idle(torch.tensor(4.0), "sigma was outside")
+    assert trace.plain() == {
+        "first": 0, "window": [None, 5.0], "sigmas": [8.0, 0.0], "off": None,
+        "calls": [
+            {"sigma": 4.0, "active": False, "reason": "sigma was outside", "rayleigh": [], "push": [], "acted": []}
+        ],
+    }
+
+
+def test_indecision_is_the_size_of_directions_weighted_by_their_curvature():
+    expected = torch.zeros(3, 3)
+    expected[1, 1] = 1.0
+    for image in traced(converged()).indecision():
+        assert torch.allclose(image, expected, atol=1e-4)
+    expected[2, 2] = math.sqrt(0.4 / 0.8)  # rho - 1 of the second direction over that of the first
+    for image in traced(converged(directions=2), converged(directions=2)).indecision():
+        assert torch.allclose(image, expected, atol=1e-4)
+
+
+def test_without_positive_curvature_indecision_is_where_the_last_direction_was():
+    later = converged(gains=torch.flip(0.5 * GAINS, dims=(0, 1)).clone() * torch.tensor([1.0, 1.0, 0.1]))
+    image = traced(converged(gains=0.5 * GAINS), later).indecision()[0]
+    assert image.argmax() == later.direction[0, 0].abs().argmax() and image.max() == 1.0
+
+
+def test_a_new_run_drops_the_last_and_one_that_goes_on_keeps_it():
+    trace = traced(converged(), converged())
+    trace.sigmas = (8.0, 4.0)
+    trace.begin([4.0, 2.0, 0.0])
+    assert len(trace.calls) == 2 and trace.plain()["sigmas"] == [8.0, 0.0]
+    trace.begin([8.0, 4.0, 0.0])
+    assert trace.calls == [] and trace.indecision() is None
+    assert "no sampling" in trace.plain()["off"]
+
+
+def test_a_trace_of_guidance_that_is_off_says_why():
+    assert CurvatureTrace(off="It is off.").plain()["off"] == "It is off."
+    assert CurvatureTrace().indecision() is None
+
+
+def test_a_latent_that_changes_size_begins_a_new_map():
+    trace = traced(converged(), converged(gains=torch.full((5, 4), 1.5)))
+    assert trace.indecision().shape == (2, 5, 4)
+
+
+def test_the_end_of_a_run_changes_no_number():
+    trace = traced(converged(directions=2), converged())
+    before, indecision = trace.plain(), trace.indecision()
+    trace.end()
+    assert trace.plain() == before and torch.equal(trace.indecision(), indecision)
+    assert trace.plain(first=1)["calls"] == before["calls"][1:]
