@@ -2,6 +2,7 @@
 
 import logging
 
+import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
@@ -36,6 +37,7 @@ class GuidedRun:
         self.active_calls = 0
         self.idle_reason = None
         self.acted = None
+        self.out_of_memory = False
 
     def correction(self, args):
         """What to add to the denoised prediction, from the arguments of a post-CFG function."""
@@ -43,6 +45,8 @@ class GuidedRun:
 
     def why_idle(self, args):
         """Why guidance does not act at this call, as the end of a sentence, or None."""
+        if self.out_of_memory:
+            return "memory ran out"
         if self.window is not None and not self.window.contains(float(args["sigma"][0])):
             start, end = self.percents
             return f"sigma was outside start_percent {start:g} to end_percent {end:g}"
@@ -78,8 +82,29 @@ class GuidedRun:
         self.idle_reason = self.why_idle(args)
         if self.idle_reason is not None:
             return args["denoised"]
+        correction = self._correction_in_memory(args)
+        if correction is None:
+            self.out_of_memory = True
+            self.idle_reason = self.why_idle(args)
+            log.warning(
+                "%s: memory ran out for its extra evaluation, twice; the rest of this image is made without it.",
+                self.NAME,
+            )
+            return args["denoised"]
         self.active_calls += 1
-        return args["denoised"] + self.correction(args)
+        return args["denoised"] + correction
+
+    def _correction_in_memory(self, args):
+        """The correction, tried once more after freeing memory where it ran out, or None."""
+        for _ in range(2):
+            try:
+                return self.correction(args)
+            except Exception as error:
+                if not comfy.model_management.is_oom(error):
+                    raise
+            # Outside the handler, whose traceback would keep the evaluation's tensors alive.
+            comfy.model_management.soft_empty_cache()
+        return None
 
     def note_acted(self, acted):
         """Remembers whether anything was added; acted: a boolean tensor, read at the run's end only."""
@@ -87,6 +112,8 @@ class GuidedRun:
 
     def report(self):
         """Says once, in one line, why guidance could not act in this run, if so."""
+        if self.out_of_memory:
+            return
         if self.calls == 0:
             reason = f"{type(self.guider).__name__} runs no post-CFG functions with these settings"
         elif self.active_calls == 0:

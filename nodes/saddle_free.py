@@ -70,6 +70,7 @@ class SaddleFreeRun(GuidedRun):
         """The saddle-free correction, from the estimate of this call or the one in use."""
         if self._due(args):
             self.estimate = self._probe(args)
+            self.position = None if self.settings.refresh_every == 1 else self._position(args)
             self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
         correction = saddle_free(self.estimate, scale=self.settings.scale)
         directions = unpacked(self.estimate.direction, self.latent_shapes)
@@ -90,12 +91,11 @@ class SaddleFreeRun(GuidedRun):
     def _due(self, args):
         if self.settings.refresh_every == 1:
             return True
-        position = schedule_position(float(args["sigma"][0]), self.schedule)
         reusable = self.estimate is not None and self.estimate.response.shape[1:] == args["input"].shape
-        if reusable and abs(position - self.position) < self.settings.refresh_every:
-            return False
-        self.position = position
-        return True
+        return not reusable or abs(self._position(args) - self.position) >= self.settings.refresh_every
+
+    def _position(self, args):
+        return schedule_position(float(args["sigma"][0]), self.schedule)
 
     def _probe(self, args):
         x, sigma = args["input"], args["sigma"]

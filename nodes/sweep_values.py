@@ -9,11 +9,12 @@ MOST_CELLS = 64
 
 
 def parse_values(knob, text, name):
-    """The values in `text`, with commas, semicolons or white space between, for a knob (an input of a schema).
+    """The values in `text`, with commas, semicolons (also full-width ones) or white space between.
 
-    name: what the user knows the text as. Raises ValueError naming the item that cannot be used.
+    knob: an input of a schema; name: what the user knows the text as. Raises ValueError naming the item that cannot be
+    used.
     """
-    items = [item for item in re.split(r"[,;\s]+", text) if item]
+    items = [item for item in re.split(r"[,;\uff0c\u3001\uff1b\s]+", text) if item]
     if not items:
         raise ValueError(f"{name} is empty; write values for {knob.id} with commas between, for example 0, 1, 2.")
     return [_parse(knob, item, name) for item in items]

@@ -1,5 +1,6 @@
 """Stand-in checkpoints with random weights that the host's own loaders take for the real families."""
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -15,11 +16,18 @@ class Family:
     """A stand-in: where its file belongs, one image's latent, and the widths of its conditions."""
 
     folder: str
-    latent_shape: tuple
+    latent_shape: tuple  # of several shapes where a latent has several parts
     context: tuple  # (tokens, width)
     pooled: int | None = None
     extra_keys: tuple = ()  # (name, tensor) beside the weights, by which the host tells variants apart
+    config: dict | None = None  # of the transformer, where the host reads widths from the file's metadata
 
+
+LTXAV = {
+    "cross_attention_dim": 64, "audio_cross_attention_dim": 32, "attention_head_dim": 16, "audio_attention_head_dim": 8,
+    "num_attention_heads": 4, "audio_num_attention_heads": 4, "caption_channels": 96, "num_layers": 1,
+    "connector_num_layers": 1, "connector_attention_head_dim": 16, "connector_num_attention_heads": 2,
+}
 
 FAMILIES = {
     "sd15": Family("checkpoints", (4, 8, 8), (4, 768)),
@@ -32,6 +40,7 @@ FAMILIES = {
     "sd35": Family("checkpoints", (16, 16, 16), (4, 64), 48),
     "flux": Family("diffusion_models", (16, 16, 16), (4, 64), 48),
     "wan": Family("diffusion_models", (16, 3, 8, 8), (4, 4096)),
+    "ltxav": Family("diffusion_models", ((128, 2, 2, 2), (8, 9, 16)), (4, 192), config=LTXAV),  # video and audio
 }
 
 
@@ -42,12 +51,23 @@ def write_stand_in(name, models, seed=0):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = PREFIX if family.folder == "checkpoints" else ""
-        weights = _random_weights(_network(name, family), seed)
+        weights = random_weights(_network(name, family), seed)
         if sum(value.numel() for value in weights.values()) > LARGE:
             weights = {key: value.half() for key, value in weights.items()}
         weights = {prefix + key: value for key, value in weights.items()}
-        save_file(weights | {key: torch.tensor([value]) for key, value in family.extra_keys}, path)
+        metadata = None if family.config is None else {"config": json.dumps({"transformer": family.config})}
+        save_file(weights | {key: torch.tensor([value]) for key, value in family.extra_keys}, path, metadata)
     return path.name
+
+
+def empty_latent(name, batch=1):
+    """Zeros in the shape of the family's latent, nested where it has several parts."""
+    import comfy.nested_tensor
+
+    shape = FAMILIES[name].latent_shape
+    if isinstance(shape[0], int):
+        return torch.zeros(batch, *shape)
+    return comfy.nested_tensor.NestedTensor([torch.zeros(batch, *part) for part in shape])
 
 
 def write_lora(name, models):
@@ -75,7 +95,7 @@ def conditioning(name, seed, batch=1):
     return [[torch.randn(batch, *family.context, generator=generator), details]]
 
 
-def _random_weights(network, seed):
+def random_weights(network, seed):
     """Weights of the size that keeps activations near 1, with no zero-initialised layer left at zero."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
@@ -91,6 +111,7 @@ def _random_weights(network, seed):
 
 def _network(name, family):
     import comfy.ldm.flux.model
+    import comfy.ldm.lightricks.av_model
     import comfy.ldm.modules.diffusionmodules.mmdit
     import comfy.ldm.modules.diffusionmodules.openaimodel
     import comfy.ldm.wan.model
@@ -108,6 +129,8 @@ def _network(name, family):
             num_heads=1, depth=1, depth_single_blocks=1, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
             qkv_bias=True, guidance_embed=True, txt_ids_dims=[], **common,
         )
+    if name == "ltxav":
+        return comfy.ldm.lightricks.av_model.LTXAVModel(**family.config, **common)
     return comfy.ldm.wan.model.WanModel(
         dim=128, ffn_dim=256, num_heads=1, num_layers=2, text_dim=width, in_dim=16, out_dim=16, **common
     )

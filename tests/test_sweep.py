@@ -49,7 +49,7 @@ def test_each_cell_is_what_the_nodes_by_hand_make(host, batch):
 
 def test_two_knobs_make_rows_and_columns(host):
     latents = host.latents(
-        sweep(values="1; 3", second_parameter="guidance_seed", second_values="5 6 7", start_percent=0.2)
+        sweep(values="1; 3", second_parameter="guidance_seed", second_values="5\uff0c6\u30017", start_percent=0.2)
     )["latents"]
     cells = [(scale, seed) for seed in (5, 6, 7) for scale in (1.0, 3.0)]
     for cell, (scale, seed) in zip(latents, cells):
@@ -99,7 +99,10 @@ def test_the_grid_holds_every_picture_and_a_label(host, values, columns, rows):
         ({"parameter": "directions", "values": "1.5"}, ["'1.5'", "whole number", "1 to 16"]),
         ({"parameter": "start_percent", "values": "0 1.01"}, ["1.01", "0 to 1"]),
         ({"parameter": "guidance_seed", "values": "99999999999999999999"}, ["99999999999999999999", "guidance_seed"]),
-        ({"parameter": "guidance_seed", "values": " ".join(map(str, range(65)))}, ["65 pictures", "64", "guidance_seed 64"]),
+        (
+            {"parameter": "guidance_seed", "values": " ".join(map(str, range(65)))},
+            ["65 pictures", "64", "guidance_seed 64"],
+        ),
         (
             {"values": "1 2 3 4 5 6 7 8 9", "second_parameter": "directions", "second_values": "1 2 3 4 5 6 7 8"},
             ["72 pictures (9 x 8)", "directions 8"],

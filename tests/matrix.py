@@ -1,0 +1,130 @@
+"""The matrix of samplers, families, batches, CFG and guidance, each cell checked in the real host.
+
+    python quickstart.py --run tests/matrix.py
+    python quickstart.py --run tests/matrix.py --samplers heun lcm --families sd3 flux
+
+runs every cell (or those asked for) and prints a table: a row for each sampler, a column for each family, and in it
+how many of the cells passed; what failed is listed below. The test suite runs a part of it.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+LIGHT, HEAVY = ("sd3", "flux", "wan", "ltxav"), ("sd15", "sdxl")
+FAMILIES = HEAVY + LIGHT
+BATCHES, CFGS = (1, 3), (1.0, 4.0)
+GUIDANCE = ("saddle-free", "auto", "both")
+STEPS = 4
+
+
+def cells(samplers, families=FAMILIES):
+    """Every cell: sampler, family, batch, cfg, guidance."""
+    return list(itertools.product(samplers, families, BATCHES, CFGS, GUIDANCE))
+
+
+def covering(samplers):
+    """Two light families for each sampler, the heavy ones for some samplers; the settings in turn."""
+    settings = list(itertools.product(GUIDANCE, BATCHES, CFGS))
+    for row, sampler in enumerate(samplers):
+        for column, family in enumerate(LIGHT + HEAVY):
+            if row % 2 == column % 2 if family in LIGHT else row % 11 == 5 * (column % 2):
+                guidance, batch, cfg = settings[(row // 2 * 5 + column) % len(settings)]
+                yield sampler, family, batch, cfg, guidance
+
+
+def guide(kind, off=False):
+    """What a guidance of the matrix does to a model in a prompt, or its nodes at their neutral settings."""
+    from graphs import guided, steered
+
+    saddle, auto = ({"scale": 0.0}, {"scale": 1.0}) if off else ({"scale": 1.0}, {"scale": 1.5})
+
+    def change(graph, model, weak):
+        if kind != "auto":
+            model = guided(graph, model, **saddle)
+        return model if kind == "saddle-free" else steered(graph, model, weak, **auto)
+
+    return change
+
+
+def check(host, sampler, family, batch, cfg, kind):
+    """Finite, the same twice, off is bit-identical and free, and the expected number of evaluations; else raises."""
+    import torch
+    from runs import counts, run, two_models
+
+    source = two_models(family, host)
+    sampling = {"sampler": sampler, "batch": batch, "cfg": cfg, "steps": STEPS, "scheduler": "karras"}
+    plain = run(host, source, "plain", **sampling)
+    calls, evaluations, weak = counts(host)
+    assert weak == 0 and calls > 0 and evaluations % calls == 0, f"plain: {counts(host)}"
+    a_call = evaluations // calls
+    off = run(host, source, "off", guide(kind, off=True), **sampling)
+    assert torch.equal(off, plain), "off is not bit-identical"
+    assert counts(host) == (calls, evaluations, 0), f"off costs {counts(host)}"
+    active = run(host, source, "guided", guide(kind), **sampling)
+    calls, evaluations, weak = counts(host)
+    probes = 0 if kind == "auto" else calls
+    expected = (calls, a_call * calls + probes, 0 if kind == "saddle-free" else calls)
+    assert (calls, evaluations, weak) == expected, f"costs {(calls, evaluations, weak)}, expected {expected}"
+    assert active.isfinite().all(), "not finite"
+    assert len(active) == batch
+    if kind != "saddle-free":
+        assert not torch.equal(active, plain), "guidance changed nothing"
+    again = run(host, source, "guided", guide(kind), **sampling)
+    assert torch.equal(again, active), "not the same twice"
+
+
+def report(host, samplers, families):
+    """Runs the cells and prints the table and what failed; gives the number of failures."""
+    failures = []
+    print("| sampler | " + " | ".join(families) + " |")
+    print("|---" * (len(families) + 1) + "|")
+    for sampler in samplers:
+        row = []
+        for family in families:
+            found = cells([sampler], [family])
+            passed = sum(passes(host, cell, failures) for cell in found)
+            row.append(f"{passed} of {len(found)}")
+        print(f"| {sampler} | " + " | ".join(row) + " |", flush=True)
+    for cell, reason in failures:
+        print(*cell, "-", reason)
+    return len(failures)
+
+
+def passes(host, cell, failures):
+    """Whether a cell passes; if not, it is added to the failures with the reason."""
+    try:
+        check(host, *cell)
+    except Exception as error:  # any failure is a result here
+        failures.append((cell, "".join(traceback.format_exception_only(error)).strip().replace("\n", " ")))
+        return False
+    return True
+
+
+def main():
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    import pack
+    import torch
+
+    pack.load_pack()
+    torch.set_num_threads(1)
+    from host import Host
+
+    with tempfile.TemporaryDirectory() as base:
+        host = Host(Path(base))
+        import comfy.samplers
+
+        samplers = comfy.samplers.KSampler.SAMPLERS
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--samplers", nargs="+", choices=samplers, default=samplers)
+        parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
+        arguments = parser.parse_args(ARGUMENTS)
+        sys.exit(min(report(host, arguments.samplers, arguments.families), 1))
+
+
+if __name__ == "__main__":
+    ARGUMENTS = sys.argv[1:]
+    main()
