@@ -1,0 +1,226 @@
+"""Every workflow template: what the page needs of it, and what it makes in the real host from stand-in models."""
+
+import copy
+import importlib.util
+import itertools
+import json
+import re
+from collections import Counter
+
+import pytest
+import template_stand_ins
+import torch
+from host import failure
+from pack import ROOT
+from PIL import Image
+
+WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows").glob("*.json"))}
+ADDRESS = r"(https://huggingface\.co/[^/]+/[^/]+)/resolve/main/(\S+)"
+TITLE = 30  # height of a node's title above its position
+
+# The first three encode text with T5, 5 billion weights of a fixed size: too many for a test, so that the loader and
+# the encoding nodes behind it are replaced by random conditions. So are the encoding nodes of SDXL in one of its two
+# templates, because its text encoders take 2 GB and 10 s. Everything else runs as it stands.
+WITHOUT_TEXT_ENCODER = {"sd35": "sd35", "flux-dev": "flux", "wan-video": "wan", "sdxl": "sdxl"}
+TEXT_NODES = ("CLIPLoader", "DualCLIPLoader", "TripleCLIPLoader")
+
+NOT_PUSHED = ("sd35", "flux-dev")  # guidance asks these random weights as well, but they curve upwards nowhere
+
+SMALL = {"steps": 2, "width": 64, "height": 64, "length": 5}  # at most
+DEMO_STEPS = 8  # after fewer steps the demo model has not been undecided yet
+SAVED = {  # prefix of the files, how many of them, and their size
+    "auto-guidance": {"auto-guidance": (1, (1254, 402))},
+    "auto-guidance-checkpoints": {
+        "auto-guidance-checkpoints-without": (1, (64, 64)), "auto-guidance-checkpoints-with": (1, (64, 64)),
+    },
+    "flux-dev": {"flux-dev-without": (1, (64, 64)), "flux-dev-with": (1, (64, 64))},
+    "quickstart": {"saddle-free-quickstart": (1, (1236, 402))},
+    "saddle-free-plus-auto-guidance": {"saddle-free-plus-auto-guidance": (1, (1680, 402))},
+    "scope": {"scope-plot": (1, (1024, 640)), "scope-heat-map": (3, (256, 256))},
+    "sd15": {"sd15-without": (1, (64, 64)), "sd15-with": (1, (64, 64))},
+    "sd35": {"sd35-without": (1, (64, 64)), "sd35-with": (1, (64, 64))},
+    "sdxl": {"sdxl-without": (1, (64, 64)), "sdxl-with": (1, (64, 64))},
+    "sweep": {"sweep": (1, (1084, 325))},
+    "unconditional": {"unconditional-without": (4, (64, 64)), "unconditional-with": (4, (64, 64))},
+    "wan-video": {"wan-video": (1, (64, 64))},
+}
+
+
+@pytest.fixture(scope="module")
+def to_prompt(host):
+    """What the page sends when Run is pressed, once every file that a template names is there."""
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "quickstart.py")
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    template_stand_ins.write_template_files(host.models)
+
+    def convert(workflow):
+        types = {node["type"] for node in workflow["nodes"]} & set(host.nodes.NODE_CLASS_MAPPINGS)
+        return quickstart.to_prompt(workflow, {name: {"input": host.node(name).INPUT_TYPES()} for name in types})
+
+    return convert
+
+
+def nodes(workflow, *types):
+    return [node for node in workflow["nodes"] if not types or node["type"] in types]
+
+
+def test_every_template_is_listed_here():
+    assert set(SAVED) == set(WORKFLOWS)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_host_takes_what_the_page_sends(host, to_prompt, name):
+    valid, error, outputs, node_errors = host.validate(to_prompt(WORKFLOWS[name]))
+    assert valid, (error, node_errors)
+    assert not node_errors
+    assert len(outputs) >= len(SAVED[name])
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_only_nodes_of_the_host_and_of_the_pack(host, name):
+    for node in nodes(WORKFLOWS[name]):
+        if node["type"] != "MarkdownNote":
+            module = getattr(host.node(node["type"]), "RELATIVE_PYTHON_MODULE", None) or "nodes"
+            assert module == "nodes" or module.startswith("comfy_extras.") or module.endswith(f".{ROOT.name}"), node
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_note_and_a_thumbnail(name):
+    (note,) = nodes(WORKFLOWS[name], "MarkdownNote")
+    (text,) = note["widgets_values"]
+    assert "## What to look at" in text and "## What to turn" in text
+    path = ROOT / "workflows" / f"{name}.jpg"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG"
+        assert 800 <= picture.width <= 1700 and 200 <= picture.height <= 1000
+    assert path.stat().st_size < 150_000
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_model_file_can_be_found(host, name):
+    """Each file that a loader names is declared with its folder and address, and linked in the note."""
+    import folder_paths
+
+    (note,) = nodes(WORKFLOWS[name], "MarkdownNote")
+    for node in nodes(WORKFLOWS[name]):
+        named = [value for value in node["widgets_values"] if str(value).endswith(".safetensors")]
+        declared = node["properties"].get("models", [])
+        assert [model["name"] for model in declared] == named
+        for model in declared:
+            page, path = re.fullmatch(ADDRESS, model["url"]).groups()
+            assert path.split("/")[-1] == model["name"]
+            assert model["directory"] in folder_paths.folder_names_and_paths
+            assert f"[{model['name']}]({page}) in `models/{model['directory']}`" in note["widgets_values"][0]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_no_node_lies_on_another(name):
+    boxes = [
+        (*node["pos"], node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1] + TITLE)
+        for node in nodes(WORKFLOWS[name])
+        if not node["flags"].get("collapsed")
+    ]
+    for (left, top, right, bottom), other in itertools.combinations(boxes, 2):
+        assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_samplers_differ_in_the_model_only(to_prompt, name):
+    prompt = to_prompt(WORKFLOWS[name])
+    samplers = [node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler"]
+    assert len({json.dumps(inputs["model"]) for inputs in samplers}) == len(samplers)
+    assert len({json.dumps({**inputs, "model": None}) for inputs in samplers}) <= 1
+
+
+def without_text_encoder(prompt, family):
+    """The prompt with random conditions of a stand-in family."""
+    for key, node in list(prompt.items()):
+        if node["class_type"] in TEXT_NODES:
+            del prompt[key]
+        elif node["class_type"] == "CLIPTextEncode":
+            prompt[key] = {"class_type": "TestConditioning", "inputs": {"family": family, "seed": int(key)}}
+
+
+def reduced(prompt):
+    """A prompt with few steps and small pictures, whose samplers are watched and whose latents are kept by node."""
+    small, most = copy.deepcopy(prompt), dict(SMALL)
+    if any(node["class_type"] == "SaddleFreeDemoModel" for node in prompt.values()):
+        most["steps"] = DEMO_STEPS
+    for key, node in prompt.items():
+        inputs = small[key]["inputs"]
+        if node["class_type"] != "ImageScale":
+            inputs |= {name: min(inputs[name], value) for name, value in most.items() if name in inputs}
+        if node["class_type"] == "KSampler":
+            watch = {"model": inputs["model"], "label": key, "break_at": 0, "how": "interrupt"}
+            small[f"watch {key}"] = {"class_type": "TestWatch", "inputs": watch}
+            inputs["model"] = [f"watch {key}", 0]
+        if node["class_type"] in ("KSampler", "GuidanceSweep"):
+            samples = [key, 1 if node["class_type"] == "GuidanceSweep" else 0]
+            small[f"capture {key}"] = {"class_type": "TestCapture", "inputs": {"samples": samples, "label": key}}
+    return small
+
+
+def evaluations_per_sigma(prompt, node):
+    """How often a sampler asks the model at each sigma: once more with Saddle-Free Guidance before it."""
+    while "model" in node["inputs"]:
+        node = prompt[node["inputs"]["model"][0]]
+        if node["class_type"] == "SaddleFreeGuidance":
+            return 2
+    return 1
+
+
+def frames(path):
+    """The pictures of a PNG or of a video."""
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            return [picture.convert("RGB")]
+    import av
+
+    with av.open(str(path)) as video:
+        return [frame.to_image() for frame in video.decode(video=0)]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_it_makes_its_pictures(host, to_prompt, name):
+    prompt = to_prompt(WORKFLOWS[name])
+    if name in WITHOUT_TEXT_ENCODER:
+        without_text_encoder(prompt, WITHOUT_TEXT_ENCODER[name])
+    executor = host.run(reduced(prompt))
+    assert executor.success, failure(executor)
+    check_latents(name, prompt, host.record)
+    shown = executor.history_result["outputs"].values()
+    check_files(host, name, [file for output in shown for file in output.get("images", []) if file["type"] == "output"])
+
+
+def check_latents(name, prompt, record):
+    """Finite latents that differ between branches, and guidance at every sigma."""
+    branches = []
+    for key, latent in record.latents.items():
+        assert latent.isfinite().all() and latent.std() > 0
+        if prompt[key]["class_type"] == "KSampler":
+            counts = set(Counter(record.evaluations[key]).values())
+            assert counts == {evaluations_per_sigma(prompt, prompt[key])}
+        count = len(prompt[key]["inputs"].get("values", "1").split(","))
+        branches += latent.chunk(count)
+    assert branches
+    if name not in NOT_PUSHED:
+        assert not any(torch.equal(one, other) for one, other in itertools.combinations(branches, 2))
+
+
+def check_files(host, name, files):
+    """The saved files, by prefix, with their sizes; no picture of one colour."""
+    by_prefix = {}
+    for file in files:
+        prefix = re.sub(r"_\d+_\.(png|mp4)$", "", file["filename"])
+        by_prefix.setdefault(prefix, []).append(host.output / file["subfolder"] / file["filename"])
+    assert {prefix: len(paths) for prefix, paths in by_prefix.items()} == {
+        prefix: count for prefix, (count, _) in SAVED[name].items()
+    }
+    for prefix, paths in by_prefix.items():
+        for path in paths:
+            pictures = frames(path)
+            assert len(pictures) == (SMALL["length"] if path.suffix == ".mp4" else 1)
+            for picture in pictures:
+                assert picture.size == SAVED[name][prefix][1]
+                assert max(high - low for low, high in picture.getextrema()) > 20
