@@ -35,6 +35,8 @@ ARCHIVE_FOLDER = "vendor/ComfyUI/"
 TORCH = "torch==2.14.1"
 PACK_PACKAGES = ("matplotlib>=3.8",)
 TEST_PACKAGES = ("pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "playwright>=1.50")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_PACKAGES = ("chromium", "fonts-dejavu-core")
 OLDEST_HOST = (0, 30, 0)
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 DISK_NEEDED = 10 * 2**30
@@ -436,12 +438,34 @@ def serve(comfyui, python, port):
 
 def run_tests(comfyui, python, arguments):
     """The test suite, in the host's Python."""
-    if not succeeds([python, "-c", "import pytest, hypothesis, ruff"]):
+    if not succeeds([python, "-c", "import pytest, hypothesis, ruff, playwright"]):
         raise QuickstartError(f"{python} lacks the test tools; run: pip install {' '.join(TEST_PACKAGES)}")
+    provide_browser()
     tests = ROOT / "tests"
     chosen = [] if any(Path(argument.partition("::")[0]).exists() for argument in arguments) else [str(tests)]
     command = [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests), *chosen, *arguments]
     return in_host(comfyui, command)
+
+
+def find_browser():
+    """The path of a browser that the tests of the page can drive, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def provide_browser():
+    """Installs a browser where there is none and apt-get can; the tests of the page are skipped without one."""
+    if find_browser() or not shutil.which("apt-get") or os.geteuid() != 0:
+        return
+    say(f"Installing {' and '.join(BROWSER_PACKAGES)} for the tests of the page")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for step in (["update"], ["install", "-y", "--no-install-recommends", *BROWSER_PACKAGES]):
+        done = subprocess.run(
+            ["apt-get", *step], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            say(f"apt-get {step[0]} failed; the tests of the page cannot run without a browser.")
+            return
 
 
 def in_host(comfyui, command):

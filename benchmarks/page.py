@@ -59,13 +59,16 @@ def served(quickstart):
 
 @contextlib.contextmanager
 def opened(executable, width=1400, height=1000):
-    """A tab of a headless browser, which the rest of this file drives."""
+    """A tab of a headless browser, which the rest of this file drives; it forgets all when it opens a page."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            tab = browser.new_page(viewport={"width": width, "height": height})
+            tab.set_default_timeout(180_000)
+            tab.add_init_script("localStorage.clear(); sessionStorage.clear()")
+            yield tab
         finally:
             browser.close()
 
@@ -73,7 +76,7 @@ def opened(executable, width=1400, height=1000):
 def open_page(tab, address):
     """Opens the page on what it shows first."""
     tab.goto(address)
-    tab.wait_for_function(READY, timeout=120_000)
+    tab.wait_for_function(READY)
 
 
 def open_template(tab, address, name):

@@ -221,7 +221,7 @@ function heading(window, width, measure) {
   const shown = []
   for (const [label, mark] of window ? keys : keys.slice(0, 2)) {
     const taken = 12 + measure(label) + 1.5 * GAP
-    if (taken > 9999) break
+    if (taken > room) break
     room -= taken
     shown.push([label, mark, taken])
   }

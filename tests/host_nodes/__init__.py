@@ -7,15 +7,22 @@ import comfy.controlnet
 import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
+import comfy.utils
 import stand_ins
 import torch
 from comfy.patcher_extension import WrappersMP
+
+from .faults import FAULT_NODES, FAULTS
+from .pictures import PICTURE_NODES
 
 
 class Record:
     """What the nodes below saw since the last clear()."""
 
+    faults = FAULTS
+
     def clear(self):
+        self.faults.clear()
         self.latents = {}  # by label
         self.images = {}  # by label
         self.traces = {}  # by label
@@ -57,7 +64,7 @@ class TestLatent:
     CATEGORY = "tests"
 
     def make(self, family, batch_size):
-        return ({"samples": torch.zeros(batch_size, *stand_ins.FAMILIES[family].latent_shape)},)
+        return ({"samples": stand_ins.empty_latent(family, batch_size)},)
 
 
 class TestWatch:
@@ -249,7 +256,7 @@ class TestSampling:
 
 
 class TestCapture:
-    """Keeps a latent for the test to look at."""
+    """Keeps a latent for the test to look at; one of several parts packed into [B, 1, N], as samplers see it."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -261,7 +268,8 @@ class TestCapture:
     CATEGORY = "tests"
 
     def capture(self, samples, label):
-        RECORD.latents[label] = samples["samples"].clone()
+        latent = samples["samples"]
+        RECORD.latents[label] = comfy.utils.pack_latents(latent.unbind())[0] if latent.is_nested else latent.clone()
         return {}
 
 
@@ -304,5 +312,6 @@ NODE_CLASS_MAPPINGS = {
     for cls in (
         TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestOffset,
         TestForgetFile, TestSampling, TestCapture, TestCaptureImage, TestCaptureTrace,
+        *FAULT_NODES, *PICTURE_NODES,
     )
 }
