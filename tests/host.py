@@ -41,13 +41,25 @@ class Host:
         )
 
     def run(self, prompt, executor=None):
-        """Executes a prompt, by default with nothing cached; the executor's success and status_messages tell more."""
+        """Executes a prompt, by default with nothing cached and no model loaded, as on a host just started.
+
+        The executor's success and status_messages tell more.
+        """
         valid, error, outputs, node_errors = self.validate(prompt)
         assert valid, (error, node_errors)
         self.record.clear()
-        executor = executor or self.executor()
+        if executor is None:
+            self.unload()
+            executor = self.executor()
         self.loop.run_until_complete(executor.execute_async(prompt, "test", {}, outputs))
         return executor
+
+    @staticmethod
+    def unload():
+        """Takes every model out of the host's memory."""
+        import comfy.model_management
+
+        comfy.model_management.unload_all_models()
 
     def latents(self, prompt):
         """Executes a prompt that must succeed; returns what its capture nodes saw, by label."""

@@ -190,7 +190,7 @@ def test_over_pictures_the_decided_parts_stay_as_they_were(host):
     assert heat.shape == (3, 64, 96, 3)
     enlarged = torch.nn.functional.interpolate(indecision[:, None], size=(64, 96), mode="bilinear")[:, 0]
     changed = (heat - 128 / 255).abs().amax(dim=-1)
-    assert changed[enlarged < 0.01].max() < 0.02
+    assert (changed <= 0.6 * enlarged + 1e-3).all()  # opacity times indecision, and colours differ by 1 at most
     assert changed[enlarged > 0.9].min() > 0.1
 
 

@@ -41,7 +41,7 @@ NEIGHBOURS = {
 }
 
 
-@pytest.mark.parametrize("batch, cfg", itertools.product((1, 3), (1.0, 4.0)))
+@pytest.mark.parametrize("batch, cfg", list(itertools.product((1, 3), (1.0, 4.0))))
 @pytest.mark.parametrize("family", ["demo", "sd3", "flux", "wan"])
 def test_the_order_of_the_two_does_not_matter(host, family, batch, cfg):
     source = two_models(family, host)

@@ -116,7 +116,7 @@ def test_more_noise_asks_at_the_raised_sigma(host, family):
 
 
 @pytest.mark.parametrize("method, models", [(NOISE, 1), (PRUNE, 2)])
-@pytest.mark.parametrize("batch, cfg", itertools.product((1, 3), (1.0, 4.0)))
+@pytest.mark.parametrize("batch, cfg", list(itertools.product((1, 3), (1.0, 4.0))))
 @pytest.mark.parametrize("family", ["demo", "sd15", "sd3", "flux", "wan"])
 def test_auto_guidance_with_a_weakened_model(host, family, batch, cfg, method, models):
     if family == "sd15" and batch != 1:
