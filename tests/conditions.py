@@ -136,7 +136,11 @@ def image_of(index, conditions):
     return picked
 
 
-def reference(graph, positive, negative):
-    """A reference latent on both conditions."""
-    picture = graph.add("TestPicture", samples=graph.add("TestLatent", family="flux", batch_size=1))
-    return tuple(graph.add("ReferenceLatent", conditioning=one, latent=picture) for one in (positive, negative))
+def reference(shape):
+    """A reference latent of a shape, "1,16,16,16", on both conditions."""
+
+    def conditions(graph, positive, negative):
+        picture = graph.add("TestPicture", samples=graph.add("TestLatentOfShape", shape=shape))
+        return tuple(graph.add("ReferenceLatent", conditioning=one, latent=picture) for one in (positive, negative))
+
+    return conditions

@@ -1,0 +1,294 @@
+"""Nodes that make something go wrong at a chosen moment of a sampling run, and nodes that hand odd values around."""
+
+import os
+from collections import defaultdict
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+
+PLACES = (
+    "model", "calc_cond_batch", "predict_noise", "pre_cfg", "post_cfg", "late_post_cfg", "sampler_sample",
+    "outer_sample",
+)
+RAISED = {
+    "interrupt": comfy.model_management.InterruptProcessingException,
+    "exception": lambda: RuntimeError("broken on purpose"),
+    "oom": lambda: torch.OutOfMemoryError("out of memory on purpose"),
+}
+SPOILED = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+KINDS = ("none", *RAISED, "press", *SPOILED)
+
+
+class FaultRecord:
+    """What happened at the TestFault nodes, and the models that TestKeep has seen, since the last clear()."""
+
+    def clear(self):
+        self.counts = defaultdict(int)  # passes, by label and place
+        self.struck = defaultdict(int)  # faults that happened, by label
+        self.phase = defaultdict(lambda: "extra")  # of the call under way, by label
+        self.phases = defaultdict(list)  # "base" or "extra" for each pass of the model, by label
+        self.broken = defaultdict(set)  # images of which a base pass gave values that are not finite, by label
+        self.kept = {}  # model patchers and their state, by label
+
+
+FAULTS = FaultRecord()
+FAULTS.clear()
+
+
+class Fault:
+    """One fault: what happens, where, at which passes, and to which images where it spoils numbers."""
+
+    def __init__(self, label, kind, place, at, images):
+        self.label, self.kind, self.place, self.at, self.images = label, kind, place, at, images
+
+    def passes(self, place):
+        """Counts a pass; raises where the fault is due; returns whether to spoil what comes out."""
+        FAULTS.counts[self.label, place] += 1
+        if self.kind == "none" or place != self.place or FAULTS.counts[self.label, place] not in self.at:
+            return False
+        FAULTS.struck[self.label] += 1
+        if self.kind == "press":
+            comfy.model_management.interrupt_current_processing()
+        elif self.kind in RAISED:
+            raise RAISED[self.kind]()
+        return self.kind in SPOILED
+
+    def spoil(self, values, conditions=1):
+        """A copy of [conditions * B, ...] with one value of each chosen image spoiled, under every condition."""
+        spoiled = values.clone().unflatten(0, (conditions, -1)).flatten(2)
+        images = self.images or range(spoiled.shape[1])
+        spoiled[:, [image for image in images if image < spoiled.shape[1]], 0] = SPOILED[self.kind]
+        return spoiled.reshape(values.shape)
+
+
+class TestFault:
+    """A model at which something goes wrong.
+
+    place: the hook, "model" being the network itself and "late_post_cfg" a function that is added when sampling begins;
+    at: its passes, "2" or "2,3", counted from 1 in each prompt; images: those that nan and inf spoil, all where it is
+    empty. "press" is the page's button: the host notices later.
+    """
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "label": ("STRING", {}),
+                "kind": (list(KINDS),),
+                "place": (list(PLACES),),
+                "at": ("STRING", {}),
+                "images": ("STRING", {}),
+            }
+        }
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, label, kind, place, at, images):
+        fault = Fault(label, kind, place, _numbers(at), _numbers(images))
+
+        def apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+            FAULTS.phases[label].append(FAULTS.phase[label])
+            spoils = fault.passes("model")
+            output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+            conditions = len(transformer_options["cond_or_uncond"])
+            output = fault.spoil(output, conditions) if spoils else output
+            if FAULTS.phase[label] == "base":
+                finite = output.unflatten(0, (conditions, -1)).isfinite().flatten(2).all(dim=2).all(dim=0)
+                FAULTS.broken[label] |= {image for image, known in enumerate(finite.tolist()) if not known}
+            return output
+
+        def calc_cond_batch(executor, *args, **kwargs):
+            spoils = fault.passes("calc_cond_batch")
+            outputs = executor(*args, **kwargs)
+            return [fault.spoil(output) for output in outputs] if spoils else outputs
+
+        def predict_noise(executor, *args, **kwargs):
+            FAULTS.phase[label] = "base"
+            spoils = fault.passes("predict_noise")
+            output = executor(*args, **kwargs)
+            return fault.spoil(output) if spoils else output
+
+        def pre_cfg(args):
+            FAULTS.phase[label] = "extra"
+            outputs = args["conds_out"]
+            return [fault.spoil(output) for output in outputs] if fault.passes("pre_cfg") else outputs
+
+        def post_cfg(place):
+            return lambda args: fault.spoil(args["denoised"]) if fault.passes(place) else args["denoised"]
+
+        def sampler_sample(executor, *args, **kwargs):
+            fault.passes("sampler_sample")
+            return executor(*args, **kwargs)
+
+        def outer_sample(executor, *args, **kwargs):
+            fault.passes("outer_sample")
+            guider = executor.class_obj
+            options = guider.model_options
+            guider.model_options = comfy.model_patcher.create_model_options_clone(options)
+            functions = [*options.get("sampler_post_cfg_function", []), post_cfg("late_post_cfg")]
+            guider.model_options["sampler_post_cfg_function"] = functions
+            try:
+                return executor(*args, **kwargs)
+            finally:
+                guider.model_options = options
+
+        patched, key = model.clone(), f"test_fault_{label}"
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, apply_model)
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, calc_cond_batch)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, predict_noise)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, sampler_sample)
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, outer_sample)
+        patched.set_model_sampler_pre_cfg_function(pre_cfg)
+        patched.set_model_sampler_post_cfg_function(post_cfg("post_cfg"))
+        return (patched,)
+
+
+def _numbers(text):
+    return {int(number) for number in text.split(",") if number}
+
+
+class TestUndecided:
+    """A model whose denoised prediction has `amount` of x added: with enough of it every point is a saddle."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "amount": ("FLOAT", {"default": 0.0})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, amount):
+        patched = model.clone()
+        patched.set_model_unet_function_wrapper(
+            lambda apply_model, call: apply_model(call["input"], call["timestep"], **call["c"]) + amount * call["input"]
+        )
+        return (patched,)
+
+
+class TestLoadFault:
+    """A model that cannot be loaded into memory."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "kind": (list(RAISED),)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, kind):
+        def on_load(*args):
+            raise RAISED[kind]()
+
+        patched = model.clone()
+        patched.add_callback_with_key(CallbacksMP.ON_LOAD, "test_load_fault", on_load)
+        return (patched,)
+
+
+class TestReplaceFile:
+    """A model whose file is deleted, or overwritten with `text`, once it is loaded."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "path": ("STRING", {}), "text": ("STRING", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "replace"
+    CATEGORY = "tests"
+
+    def replace(self, model, path, text):
+        os.remove(path)
+        if text:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        return (model,)
+
+
+class TestKeep:
+    """Keeps a model for the test to look at after the run."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "label": ("STRING", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "keep"
+    CATEGORY = "tests"
+
+    def keep(self, model, label):
+        FAULTS.kept[label] = model, state(model)
+        return (model,)
+
+
+def state(patcher):
+    """Everything that a run must leave as it was, of a patcher and of its additional models."""
+    names = (
+        "model_options", "wrappers", "callbacks", "object_patches", "injections", "attachments", "hook_patches",
+        "hook_mode", "patches_uuid", "patches", "additional_models",
+    )
+    parts = [patcher, *patcher.get_nested_additional_models()]
+    return [{name: _identity(getattr(part, name)) for name in names} for part in parts]
+
+
+def _identity(value):
+    if isinstance(value, dict):
+        return {key: _identity(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_identity(entry) for entry in value]
+    return value if isinstance(value, (str, int, float)) else id(value)
+
+
+class TestLatentOfShape:
+    """An empty latent of any shape, "1,16,2,2"."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"shape": ("STRING", {})}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, shape):
+        return ({"samples": torch.zeros([int(size) for size in shape.split(",")])},)
+
+
+ODD = {
+    "nothing": lambda: None,
+    "number": lambda: 5,
+    "text": lambda: "model",
+    "list": lambda: [],
+    "dictionary": lambda: {},
+    "tensor": lambda: torch.zeros(2),
+    "small picture": lambda: torch.zeros(1, 1, 1, 3),
+    "grey picture": lambda: torch.zeros(3, 8, 8, 1),
+    "flat picture": lambda: torch.zeros(8, 8, 3),
+    "no picture": lambda: torch.zeros(0, 8, 8, 3),
+    "picture of nan": lambda: torch.full((3, 8, 8, 3), float("nan")),
+}
+
+
+class TestOdd:
+    """An odd value that fits every socket, as nodes with wildcard outputs have."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"kind": (list(ODD),)}}
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, kind):
+        return (ODD[kind](),)
+
+
+FAULT_NODES = (
+    TestFault, TestUndecided, TestLoadFault, TestReplaceFile, TestKeep, TestLatentOfShape, TestOdd,
+)

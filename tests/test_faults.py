@@ -1,0 +1,498 @@
+"""Faults in the middle of sampling: what breaks, breaks cleanly, and the next run is as on a fresh host."""
+
+import dataclasses
+import gc
+import os
+import random
+import sys
+import weakref
+
+import pytest
+import stand_ins
+import torch
+from graphs import Graph, sample, stand_in, steered
+from host import failure
+from short_runs import LATENTS, Runs, Short, left_behind, quick_collections
+
+GUIDED = ("saddle-free", "auto", "shared", "both", "both shared")
+SPOILED = ("nan", "inf", "-inf")
+SEED = int(os.environ.get("SADDLE_FREE_FAULT_SEED", "20251121"))
+FAULTS, FAULTS_BETWEEN_CHECKS = 500, 10
+
+
+@pytest.fixture(scope="module")
+def runs(host):
+    with quick_collections():
+        yield Runs(host)
+    host.record.clear()
+
+
+def fails(runs, short, faults, words="broken on purpose"):
+    """Runs it; it must fail at the sampler with these words, or as an interrupt where words is None."""
+    executor = runs.attempt(short, faults)
+    assert not executor.success and runs.struck() == 1
+    data = failure(executor)
+    assert data["node_type"] == "KSampler"
+    message = data.get("exception_message")
+    assert message is None if words is None else words in message
+    left_as_it_was(runs)
+
+
+def left_as_it_was(runs):
+    """The guided model and its weak model are as they were when the run began, and hold nothing of it."""
+    state = sys.modules[type(runs.faults).__module__].state
+    patcher, before = runs.faults.kept["guided"]
+    assert state(patcher) == before
+    assert all(part.model.current_patcher is None for part in (patcher, *patcher.get_nested_additional_models()))
+
+
+def one(text, place="model", at="1", where="main", images=""):
+    """The faults of a prompt that has one."""
+    return {where: {"kind": text, "place": place, "at": str(at), "images": images}}
+
+
+def lines(caplog):
+    """What the pack has logged since last asked."""
+    found = [record.getMessage() for record in caplog.records if record.name.endswith("guided_run")]
+    caplog.clear()
+    return found
+
+
+@pytest.mark.parametrize(
+    "family, kind", [*(("demo", kind) for kind in GUIDED), ("sd3", "both"), ("wan", "both shared")]
+)
+def test_an_interrupt_at_any_evaluation(runs, family, kind):
+    """Raised in the model, or by the host's own flag, which the page sets and the network's layers notice."""
+    short = Short(family, kind, batch=2)
+    fresh = runs.latent(short)
+    passes = {where: len(runs.phases(where)) for where in ("main", "weak")}
+    assert passes["main"] >= 3 and sum(passes.values()) == 9 + 3 * (kind == "both shared") - 3 * (kind in GUIDED[:2])
+    for where, count in passes.items():
+        for at in range(1, count + 1):
+            fails(runs, short, one("press" if at % 2 else "interrupt", at=at, where=where), words=None)
+    assert torch.equal(runs.latent(short), fresh)
+    assert left_behind() == []
+
+
+EVERYWHERE = (
+    "model", "calc_cond_batch", "predict_noise", "pre_cfg", "post_cfg", "late_post_cfg", "sampler_sample",
+    "outer_sample",
+)
+
+
+@pytest.mark.parametrize("kind", ["both", "both shared"])
+def test_an_exception_in_another_packs_hook(runs, kind):
+    short = Short("demo", kind, batch=2)
+    fresh = runs.latent(short)
+    for where, places in (("main", EVERYWHERE), ("after", EVERYWHERE), ("weak", ("model", "calc_cond_batch"))):
+        for place in places:
+            first_only = place in ("sampler_sample", "outer_sample")
+            for at in (1,) if first_only else (1, 3):
+                fails(runs, short, one("exception", place, at, where))
+    if kind == "both":
+        fails(runs, short, one("exception", "outer_sample", 1, "weak"))
+    assert torch.equal(runs.latent(short), fresh)
+    assert left_behind() == []
+
+
+# --- Out of memory ---------------------------------------------------------------------------------------------------
+
+RAN_OUT = "{}: memory ran out for its extra evaluation, twice; the rest of this image is made without it."
+OUT_OF_MEMORY = [
+    (Short("demo", "saddle-free", 2, steps=5, knobs={"refresh_every": refresh, "directions": directions}), "main")
+    for refresh in (1, 3) for directions in (1, 2)
+]
+OUT_OF_MEMORY += [(Short("demo", kind, 2, steps=5), "weak") for kind in ("auto", "shared", "both", "both shared")]
+OUT_OF_MEMORY += [
+    (Short("demo", "both", 2, 4.0, steps=5, knobs={"directions": 2}), "main"),
+    (Short("sd3", "both", 2, steps=4), "main"),
+]
+
+
+def named(cases):
+    return [f"{short.family} {short.kind} {short.knobs or ''} {where}" for short, where in cases]
+
+
+@pytest.mark.parametrize("short, where", OUT_OF_MEMORY, ids=named(OUT_OF_MEMORY))
+def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where):
+    """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so."""
+    fresh = runs.latent(short)
+    phases = list(runs.phases(where))
+    extra = [at for at, phase in enumerate(phases, 1) if phase == "extra"]
+    lines(caplog)
+    for at in extra:
+        again = runs.latent(short, one("oom", at=at, where=where))
+        assert runs.struck() == 1 and lines(caplog) == []
+        assert torch.equal(again, fresh)
+        repeated = len(runs.phases(where)) - len(phases)
+        assert repeated == 1 + place_in_its_call(phases, at)
+        left_as_it_was(runs)
+
+        halted = runs.latent(short, one("oom", at=f"{at},{at + 1 + place_in_its_call(phases, at)}", where=where))
+        assert runs.struck() == 2
+        name = "Saddle-Free Guidance" if where == "main" else "Auto-Guidance"
+        assert lines(caplog) == [RAN_OUT.format(name)]
+        assert torch.equal(halted, until(runs, short, where, call_of(phases, at)))
+        lines(caplog)  # a window before the first step leaves nothing to guide, and the log says so
+        assert halted.isfinite().all() and not torch.equal(halted, fresh)
+        left_as_it_was(runs)
+    assert left_behind() == []
+
+
+def place_in_its_call(phases, at):
+    """How many extra evaluations of its call come before the evaluation at this number."""
+    before = phases[: at - 1][::-1]
+    return before.index("base") if "base" in before else 0
+
+
+def call_of(phases, at):
+    """The number of the call, from 0, that an evaluation belongs to; a weak model alone has one in each."""
+    return phases[:at].count("base") - 1 if "base" in phases else at - 1
+
+
+def until(runs, short, where, call):
+    """The latent of a run whose guidance (the saddle-free one at "main") ends before this call."""
+    import comfy.samplers
+
+    patcher, _ = runs.faults.kept["guided"]
+    sampling = patcher.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", short.steps).tolist()
+    end = end_percent(sampling, sigmas, call)
+    changed = {"knobs": short.knobs | {"end_percent": end}} if where == "main" else {"auto_knobs": {"end_percent": end}}
+    return runs.latent(dataclasses.replace(short, **changed))
+
+
+def end_percent(sampling, sigmas, call):
+    """The end_percent that leaves out this call and all later ones."""
+    if call == 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if float(sampling.percent_to_sigma(middle)) < sigmas[call - 1] else (middle, high)
+    end = float(sampling.percent_to_sigma(high))
+    assert sigmas[call] < end <= sigmas[call - 1]
+    return high
+
+
+def test_a_trace_says_when_memory_ran_out(runs):
+    short = Short("demo", "saddle-free", 2, steps=4)
+    runs.latent(short, one("oom", at="4,5"))
+    calls = runs.host.record.traces["run"].plain()["calls"]
+    assert [call["active"] for call in calls] == [True, False, False, False]
+    assert [call["reason"] for call in calls] == [None, *["memory ran out"] * 3]
+
+
+@pytest.mark.parametrize("family, kind", [("demo", "both"), ("sd3", "both shared")])
+def test_memory_that_runs_out_without_guidance_is_the_hosts_own_failure(runs, caplog, family, kind):
+    short = Short(family, kind, 2)
+    fresh = runs.latent(short)
+    lines(caplog)
+    base = [at for at, phase in enumerate(runs.phases("main"), 1) if phase == "base"]
+    for at in base:
+        fails(runs, short, one("oom", at=at), words="you ran out of memory on your GPU")
+    assert lines(caplog) == []
+    assert torch.equal(runs.latent(short), fresh)
+    assert left_behind() == []
+
+
+def test_another_error_of_an_extra_evaluation_is_not_tried_again(runs):
+    short = Short("demo", "both", 2)
+    fails(runs, short, one("exception", at=2))
+    assert runs.phases("main") == ["base", "extra"]
+    fails(runs, short, one("exception", at=1, where="weak"))
+    assert runs.phases("weak") == ["extra"]
+
+
+# --- Weak models that do not load ------------------------------------------------------------------------------------
+
+
+def broken_graph(host, weak_of, **sampling):
+    """Runs a graph whose weak model is `weak_of(graph, model)`; returns the executor."""
+    graph = Graph()
+    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    changed = steered(graph, model, weak_of(graph, model))
+    samples = sample(graph, "KSampler", changed, positive, negative, latent(1), **sampling)
+    graph.add("TestCapture", samples=samples, label="run")
+    return host.run(graph.prompt)
+
+
+@pytest.mark.parametrize("kind, words", [("exception", "broken on purpose"), ("oom", "ran out of memory on your GPU")])
+def test_a_weak_model_that_fails_while_it_is_loaded(host, kind, words):
+    def other(graph, _, broken=True):
+        weak = graph.add("CheckpointLoaderSimple", ckpt_name=stand_ins.write_stand_in("sd3", host.models, 1))
+        return graph.add("TestLoadFault", model=weak, kind=kind) if broken else weak
+
+    fresh = broken_graph(host, lambda graph, model: other(graph, model, broken=False))
+    assert fresh.success
+    expected = host.record.latents["run"]
+    broken = broken_graph(host, other)
+    assert not broken.success
+    assert failure(broken)["node_type"] == "KSampler" and words in failure(broken)["exception_message"]
+    again = broken_graph(host, lambda graph, model: other(graph, model, broken=False))
+    assert again.success and torch.equal(host.record.latents["run"], expected)
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize("text", ["", "this is no model"], ids=["deleted", "overwritten"])
+def test_a_file_that_is_gone_when_the_weak_model_needs_weights_of_its_own(host, text):
+    """The LoRA makes the weights differ, so Auto-Guidance loads the file once more."""
+    stand_ins.write_lora("tiny", host.models)
+    path = host.models / "checkpoints" / stand_ins.write_stand_in("sd3", host.models)
+    gone = path.with_name("sd3_gone.safetensors")
+    gone.write_bytes(path.read_bytes())
+    graph = Graph()
+    _, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    loaded = graph.add("CheckpointLoaderSimple", ckpt_name=gone.name)
+    model = graph.add("TestReplaceFile", model=loaded, path=str(gone), text=text)
+    weak = graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
+    samples = sample(graph, "KSampler", steered(graph, model, weak), positive, negative, latent(1))
+    graph.add("TestCapture", samples=samples, label="run")
+    executor = host.run(graph.prompt)
+    gone.unlink(missing_ok=True)
+    assert not executor.success
+    data = failure(executor)
+    assert data["node_type"] == "AutoGuidance"
+    message = data["exception_message"].strip()
+    assert "weak_model" in message and gone.name in message and message.endswith(".")
+
+
+# --- Values that are not finite --------------------------------------------------------------------------------------
+
+
+NOT_FINITE = [
+    Short("demo", "saddle-free", 3, knobs={"directions": 2, "refresh_every": 2}), Short("demo", "both", 3),
+    Short("demo", "both shared", 3, 4.0, sampler="dpmpp_2m"), Short("sd3", "both", 3, sampler="heun", steps=2),
+    Short("wan", "saddle-free", 3),
+]
+
+
+@pytest.mark.parametrize("short", NOT_FINITE, ids=[f"{short.family} {short.kind}" for short in NOT_FINITE])
+def test_values_that_are_not_finite_stay_with_their_images(runs, caplog, short):
+    """At every evaluation. The others are bit-identical; an image is lost only where the model itself lost it."""
+    fresh = runs.latent(short)
+    for where in ("main", "weak"):
+        phases = list(runs.phases(where)) if where == "main" else ["extra"] * (short.kind != "saddle-free") * 3
+        for at, phase in enumerate(phases, 1):
+            kind, images = SPOILED[at % 3], ("1", "0,2", "")[(at + (where == "weak")) % 3]
+            latent = runs.latent(short, one(kind, at=at, where=where, images=images))
+            stays_with_its_images(runs, latent, fresh, images)
+            assert all(image.isfinite().all() for image in latent) == (phase == "extra")
+            left_as_it_was(runs)
+    assert torch.equal(runs.latent(short), fresh)
+
+
+def stays_with_its_images(runs, latent, fresh, images):
+    """The images that were not spoiled are as they were, and finite is each whose base predictions were."""
+    assert runs.struck() == 1
+    spoiled = {int(image) for image in images.split(",") if image} or set(range(len(fresh)))
+    broken = set().union(*runs.faults.broken.values())
+    assert broken <= spoiled
+    for image, (now, before) in enumerate(zip(latent, fresh, strict=True)):
+        assert image in spoiled or torch.equal(now, before)
+        assert now.isfinite().all() == (image not in broken)
+
+
+@pytest.mark.parametrize("family, kind, scale", [
+    ("demo", "both", 20.0), ("sd3", "saddle-free", 20.0), ("sd3", "both", 20.0), ("wan", "both shared", 20.0),
+    ("flux", "both", 20.0),
+])
+def test_half_precision_at_extreme_scales(runs, family, kind, scale):
+    """Where the network's half-precision numbers overflow, that image is lost and no other; a run always ends."""
+    short = Short(
+        family, kind, 3, dtype="fp16", knobs={"scale": scale, "directions": 2}, auto_knobs={"scale": scale},
+        sigma_max=1000.0 if family == "demo" else None,
+    )
+    latent = runs.latent(short)
+    broken = set().union(*runs.faults.broken.values())
+    for image, value in enumerate(latent):
+        assert value.isfinite().all() == (image not in broken)
+    assert torch.equal(runs.latent(short), latent) or broken
+    moderate = dataclasses.replace(short, knobs={"scale": 2.0}, auto_knobs={})
+    assert runs.latent(moderate).isfinite().all()
+    left_as_it_was(runs)
+
+
+def test_a_correction_too_large_for_half_precision_is_left_out(runs):
+    """For users of the library, whose predictions may themselves be in half precision."""
+    from saddle_free_guidance.curvature import CurvatureEstimate
+    from saddle_free_guidance.guidance import auto_guidance, saddle_free
+
+    good, bad = torch.tensor([1.0, 2.0]), torch.tensor([30000.0, -60000.0])
+    denoised = torch.stack([good, bad]).half()
+    for correction in (
+        auto_guidance(denoised, -denoised, scale=20.0),
+        saddle_free(
+            CurvatureEstimate(
+                direction=denoised[None].float(), response=denoised[None].float(), rayleigh=torch.full((1, 2), 2.0),
+                sigma_hat=torch.tensor([1.0, 1e4]), finite=torch.tensor([True, True]), dtype=torch.float16,
+            ),
+            scale=20.0,
+        ),
+    ):
+        assert correction.dtype == torch.float16
+        assert correction[0].abs().min() > 0
+        assert torch.equal(correction[1], torch.zeros(2).half())
+
+
+# --- Sizes -----------------------------------------------------------------------------------------------------------
+
+SIZES = [
+    ("sd3", (16, 1, 1)), ("flux", (16, 1, 1)), ("wan", (16, 1, 1, 1)), ("sd3", (16, 3, 5)), ("sd3", (16, 0, 0)),
+    ("sd3", (16, 1, 0)), ("flux", (16, 0, 0)), ("wan", (16, 0, 4, 4)),
+]
+
+
+@pytest.mark.parametrize("family, shape", SIZES)
+@pytest.mark.parametrize("kind", ["saddle-free", "auto", "both shared"])
+def test_the_smallest_latents_do_as_without_the_nodes(runs, family, shape, kind):
+    """One value per channel is sampled; none at all fails in the model as it does without guidance."""
+    plain = runs.attempt(Short(family, "plain", 2, shape=shape))
+    guided = runs.attempt(Short(family, kind, 2, shape=shape, knobs={"directions": 3}))
+    assert guided.success == plain.success == (0 not in shape)
+    if guided.success:
+        assert runs.host.record.latents["run"].shape == (2, *shape)
+        assert runs.host.record.latents["run"].isfinite().all()
+    else:
+        assert failure(guided)["exception_message"] == failure(plain)["exception_message"]
+        assert failure(guided)["node_type"] == failure(plain)["node_type"] == "KSampler"
+
+
+@pytest.mark.parametrize("family", LATENTS)
+def test_a_batch_of_none_fails_as_without_the_nodes(runs, family):
+    messages = set()
+    for kind in ("plain", "saddle-free", "both"):
+        executor = runs.attempt(Short(family, kind, 0))
+        assert not executor.success
+        messages.add(failure(executor)["exception_message"])
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 6, 8), (3, 0, 0)])
+def test_the_demo_model_names_the_sizes_it_can_draw(runs, shape):
+    executor = runs.attempt(Short("demo", "both", 1, shape=shape))
+    assert not executor.success
+    data = failure(executor)
+    message = data["exception_message"].strip()
+    assert data["node_type"] == "KSampler"
+    assert "multiple" in message and "4" in message and f"{shape[2]}x{shape[1]}" in message and message.endswith(".")
+
+
+# --- Many at random --------------------------------------------------------------------------------------------------
+
+
+def test_no_model_outlives_its_graph_after_a_fault(host):
+    """Without a cache, guided models and their networks are gone with the run, however it ended."""
+    for fault in (one("exception", at=2), one("interrupt", at=3), one("oom", at="2,3"), one("nan", at=2), {}):
+        for kind in ("both", "both shared"):
+            host.run(Short("demo", kind, 2).prompt(host, faults=fault))
+            patcher, _ = host.record.faults.kept["guided"]
+            parts = [patcher, *patcher.get_nested_additional_models()]
+            assert len(parts) == 1 + (kind == "both")
+            alive = [weakref.ref(thing) for part in parts for thing in (part, part.model)]
+            del patcher, parts
+            host.record.clear()
+            gc.collect()
+            assert [reference() for reference in alive] == [None] * len(alive)
+    assert left_behind() == []
+
+
+def chosen_runs(generator):
+    """Short runs of all kinds."""
+    for family in ("demo", "sd3"):
+        for kind in GUIDED:
+            for batch in (1, 2, 3):
+                knobs = {
+                    "refresh_every": generator.choice((1, 1, 2, 3)), "directions": generator.choice((1, 2)),
+                    "guidance_seed": generator.randrange(2**64),
+                }
+                yield Short(
+                    family, kind, batch, generator.choice((1.0, 4.0)), generator.choice((2, 3, 4)),
+                    generator.choice(("euler", "heun", "dpmpp_2m", "euler_ancestral")), knobs,
+                )
+
+
+def chosen_fault(generator, counts, batch):
+    """A fault that happens: where, place, kind, passes and images. counts: passes by (where, place) without a fault."""
+    where, place = generator.choice(sorted(counts))
+    if generator.random() < 0.6:
+        place = "model"
+    kind = generator.choice(("interrupt", "press", "exception", "oom", "oom", "nan", "inf", "-inf"))
+    at = generator.randint(1, counts[where, place])
+    twice = kind == "oom" and place == "model" and generator.random() < 0.5
+    images = generator.sample(range(batch), generator.randint(0, batch))
+    return where, place, kind, f"{at},{at + 1}" if twice else str(at), ",".join(map(str, images))
+
+
+class Fresh:
+    """What a run gives without a fault."""
+
+    def __init__(self, runs, short):
+        self.latent = runs.latent(short)
+        self.phases = {where: list(runs.phases(where)) for where in ("main", "after", "weak")}
+        self.counts = {
+            (label.split()[0], place): count for (label, place), count in runs.faults.counts.items() if count
+        }
+
+
+def check_fault(runs, caplog, short, fresh, fault):
+    """Runs it with the fault; raises where anything but the fault itself shows."""
+    where, place, kind, at, images = fault
+    lines(caplog)
+    executor = runs.attempt(short, one(kind, place, at, where, images))
+    latent, logged = runs.host.record.latents.get("run"), lines(caplog)
+    assert runs.struck() >= 1
+    left_as_it_was(runs)
+    if kind in ("interrupt", "press"):
+        assert not executor.success and "exception_message" not in failure(executor)
+    elif kind == "exception":
+        assert not executor.success and "broken on purpose" in failure(executor)["exception_message"]
+    elif kind == "oom":
+        check_out_of_memory(executor, latent, logged, fresh, fault)
+    else:
+        assert executor.success, failure(executor)
+        if place == "model":
+            stays_with_its_images(runs, latent, fresh.latent, images)
+        spoiled = {int(image) for image in images.split(",") if image} or set(range(short.batch))
+        untouched = set(range(short.batch)) - spoiled if place not in ("sampler_sample", "outer_sample") else spoiled
+        assert all(torch.equal(latent[image], fresh.latent[image]) for image in untouched)
+
+
+def check_out_of_memory(executor, latent, logged, fresh, fault):
+    where, place, _, at, _ = fault
+    first, twice = int(at.split(",")[0]), "," in at
+    extra = place == "model" and fresh.phases[where][first - 1] == "extra"
+    if extra or executor.success:
+        assert executor.success, failure(executor)
+        assert place in ("model", "calc_cond_batch")
+        assert sum("memory ran out" in line for line in logged) == twice
+        assert latent.isfinite().all()
+        assert twice or torch.equal(latent, fresh.latent)
+    else:
+        message = failure(executor)["exception_message"]
+        assert "out of memory on purpose" in message and "you ran out of memory on your GPU" in message
+
+
+def test_hundreds_of_faults_at_random(runs, caplog):
+    gc.freeze()  # what the tests before have left in caches
+    generator = random.Random(SEED)
+    choices = list(chosen_runs(generator))
+    generator.shuffle(choices)
+    choices.sort(key=lambda short: short.family)  # the models stay loaded
+    known = {}
+    for number in range(FAULTS):
+        short = choices[number * len(choices) // FAULTS]
+        fresh = known.get(short) or known.setdefault(short, Fresh(runs, short))
+        fault = chosen_fault(generator, fresh.counts, short.batch)
+        told = f"seed {SEED}, fault {number}: {fault} in {short}"
+        try:
+            check_fault(runs, caplog, short, fresh, fault)
+            if number % FAULTS_BETWEEN_CHECKS == FAULTS_BETWEEN_CHECKS - 1:
+                assert torch.equal(runs.latent(short), fresh.latent), "the next run is not as on a fresh host"
+            if number % 100 == 99:
+                assert left_behind() == []
+        except AssertionError as error:
+            raise AssertionError(f"{told}: {error}") from error
+    for short in choices[:: len(choices) // 6]:
+        assert torch.equal(runs.latent(short), known[short].latent), f"seed {SEED}: {short}"
+    assert left_behind() == []
