@@ -25,7 +25,7 @@ export function plot(trace, width, height, measure) {
   const points = lines.flatMap((line) => line.segments.flat())
   const rows = tickRows(points, height - 5 * LINE)
   const gutter = Math.max(...rows.ticks.map((value) => measure(number(value))), measure("1")) + 6
-  const box = { left: PAD + gutter, right: width - PAD - 4, top: PAD + LINE + 4, bottom: height - PAD - 3 * LINE - 4 }
+  const box = { left: PAD + gutter, right: width - PAD - 4, top: PAD + HALF_TEXT + LINE, bottom: height - PAD - HALF_TEXT - 3 * LINE }
   const x = sigmaScale(trace, box)
   const y = linear(rows.low, rows.high, box.bottom, box.top)
   return [
@@ -164,7 +164,7 @@ function verticalAxis(ticks, y, box) {
 }
 
 function horizontalAxis(x, box, width, measure) {
-  const row = box.bottom + 5 + HALF_TEXT
+  const row = box.bottom + LINE
   const marks = x.log ? logValues(x, [1, 2, 3, 4, 5, 6, 7, 8, 9]) : []
   const ticks = sigmaTicks(x, width, measure)
   return [
