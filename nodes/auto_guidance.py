@@ -38,9 +38,9 @@ class AutoGuidanceRun(GuidedRun):
 
     def correction(self, args):
         """The auto-guidance correction at this call."""
-        cond, denoised = self.predictions.main(args)
-        weak_denoised = self.weak.denoised(cond, args["input"], args["sigma"])
-        correction = auto_guidance(denoised, weak_denoised, scale=self.scale)
+        main = self.predictions.main(args)
+        weak_denoised = self.weak.denoised(main, args["input"], args["sigma"])
+        correction = auto_guidance(main.denoised, weak_denoised, scale=self.scale)
         self.note_acted((correction != 0).any())
         return correction
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..curvature import CurvatureTracker, automatic_probe_radius
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
-from .host import coordinates, evaluate, image_keys, refuse_unusable, unpacked
+from .host import coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
 from .live_trace import LiveTrace, Trace
 
 
@@ -78,11 +78,8 @@ class SaddleFreeRun(GuidedRun):
         return correction
 
     def why_idle(self, args):
-        """Also beside EasyCache, whose answers to probes are not the model's."""
-        cache = args["model_options"].get("transformer_options", {}).get("easycache")
-        if getattr(cache, "name", None) == "EasyCache":
-            return "EasyCache would answer the probes from its cache; remove one of the two, or use LazyCache"
-        return super().why_idle(args)
+        """Also where the model would not answer the probes itself."""
+        return super().why_idle(args) or why_not_probed(args["model_options"])
 
     def why_ineffective(self):
         """The model was nowhere undecided."""
@@ -102,10 +99,10 @@ class SaddleFreeRun(GuidedRun):
         if self.tracker is None:
             self.tracker = self._make_tracker(args["model"], x)
         alpha, std = coordinates(args["model"].model_sampling, sigma)
-        cond, denoised = self.predictions.main(args)
+        main = self.predictions.main(args)
         probes = self.tracker.probe(x, std=std).split(len(x))
-        probed = torch.cat([evaluate(args, cond, probe) for probe in probes])
-        return self.tracker.update(denoised, probed, alpha=alpha, std=std)
+        probed = torch.cat([self.predictions.elsewhere(args, main, probe) for probe in probes])
+        return self.tracker.update(main.denoised, probed, alpha=alpha, std=std)
 
     def _make_tracker(self, model, x):
         size = x[0].numel()

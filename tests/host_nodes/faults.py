@@ -164,10 +164,11 @@ class TestUndecided:
     CATEGORY = "tests"
 
     def patch(self, model, amount):
+        def apply_model(executor, x, *args, **kwargs):
+            return executor(x, *args, **kwargs) + amount * x
+
         patched = model.clone()
-        patched.set_model_unet_function_wrapper(
-            lambda apply_model, call: apply_model(call["input"], call["timestep"], **call["c"]) + amount * call["input"]
-        )
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_undecided", apply_model)
         return (patched,)
 
 
