@@ -10,18 +10,7 @@ import torch
 from graphs import guided, steered
 from runs import close, two_models
 from test_auto_guidance import second_copy
-from variants import Setup, Variant, independent_of_step, sampled, unchanged
-
-# How far x itself is added to a stand-in whose random weights leave no direction undecided.
-ADDED = {"sd3": 3.0, "sd35": 3.0, "flux": 3.0, "wan": 3.0, "ltxav": 10.0}
-
-
-def undecided(family):
-    """Makes saddles in a stand-in that has none."""
-    if family not in ADDED:
-        return unchanged
-    return lambda graph, model: graph.add("TestUndecided", model=model, amount=ADDED[family])
-
+from variants import Setup, Variant, independent_of_step, sampled, undecided, unchanged
 
 def saddle_free(graph, model, weak, **knobs):
     return guided(graph, model, **knobs)

@@ -12,8 +12,8 @@ import torch
 from graphs import guided, steered
 from odd_stand_ins import source_of
 from runs import close, two_models
-from test_conditions import assert_acts, both, saddle_free, undecided
-from variants import Setup, Variant, independent_of_step, k_sampler, sampled, unchanged
+from test_conditions import assert_acts, both, saddle_free
+from variants import Setup, Variant, independent_of_step, k_sampler, sampled, undecided, unchanged
 
 
 def node(class_type, **inputs):
