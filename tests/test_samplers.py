@@ -1,5 +1,6 @@
 """What guidance does where a sampler raises sigma, begins again, or changes the latent's size: sigma alone decides."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -40,7 +41,7 @@ def sigmas_of(result):
 
 
 def rises(sigmas):
-    return sum(later > earlier for earlier, later in zip(sigmas, sigmas[1:]))
+    return sum(later > earlier for earlier, later in itertools.pairwise(sigmas))
 
 
 AGAIN = "8, 3, 1, 3, 1, 0"

@@ -50,7 +50,7 @@ class Variant:
 
 
 def sampled(host, source, variants, *, batch=3, **settings):
-    """Samples label -> Variant; gives label -> latent, calls (post-CFG passes), evaluations of main and of weak."""
+    """Samples label -> Variant; gives label -> latent, post-CFG passes, evaluations of main and weak, rows, trace."""
     graph, shared = Graph(), {}
     model, weak, *conditions, latent = source(graph)
     latent = latent(batch)
@@ -78,7 +78,8 @@ def sampled(host, source, variants, *, batch=3, **settings):
     return {
         label: SimpleNamespace(
             latent=latents[label], calls=len(record.calls[label]), main=len(record.evaluations[label]),
-            weak=len(record.evaluations[f"weak {label}"]), trace=record.traces.get(label),
+            weak=len(record.evaluations[f"weak {label}"]), rows=record.rows[label],
+            trace=record.traces.get(label),
         )
         for label in variants
     }
