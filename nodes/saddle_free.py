@@ -107,9 +107,10 @@ class SaddleFreeRun(GuidedRun):
     def _make_tracker(self, model, x):
         size = x[0].numel()
         keys = self.image_keys if self.image_keys is not None and len(self.image_keys) == len(x) else None
+        automatic = functools.partial(automatic_probe_radius, model.get_dtype_inference(), size)
         return CurvatureTracker(
             seed=self.settings.guidance_seed,
-            probe_radius=self.settings.probe_radius or automatic_probe_radius(model.get_dtype_inference(), size),
+            probe_radius=self.settings.probe_radius or automatic,
             directions=min(self.settings.directions, size),
             image_keys=keys,
         )
