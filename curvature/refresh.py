@@ -5,61 +5,57 @@ from dataclasses import dataclass
 
 import torch
 
-SPACING = 1.33  # least ratio of two sigmas at which an image is probed
-FIRST_REACH = 0.5
-REACH = 1.3
-LAST = 0.4
+FIRST_REACH = 0.5  # of the bound that the first probe gives: what is undecided shrinks as the noise falls
+REACH = 1.3  # of the spread: a direction is followed for a while before it turns into a saddle
+SPACING = 1.33  # least ratio of the sigmas of two probes
+LAST = 0.55  # of the largest spread: below it, hardly any of the push is left to come
 
 
 @dataclass(frozen=True)
 class ProbeSchedule:
-    """Between which sigma_hats the last estimate of each image serves; every image is due at the start of a run.
+    """Between which sigma_hats the last estimate of each image serves; in the beginning every image is due.
 
-    A direction v along which the prediction varies by s = sigma_hat * sqrt(rho) is a saddle once sigma_hat falls below
-    s. Far above, the next probe waits until sigma_hat comes near s, the more so as s shrinks with sigma_hat. From then
-    on the push of the last probe serves for a while: what it moves is proportional to the fall of sigma_hat, so that
-    little is left to gain below a share of the largest s.
+    Along a direction v the denoised prediction varies by s = sigma_hat * sqrt(rho), its spread, and v is a saddle where
+    sigma_hat < s. Far above, s is known well enough to wait until sigma_hat comes near it. Once a saddle has been found,
+    the push of one probe serves while sigma_hat falls by a ratio; what it moves is proportional to that fall, so that
+    below a share of the largest spread the last push serves to the end.
 
-    below, above: [B], a probe is due at sigma_hat <= below and at sigma_hat >= above; spread: [B], the largest s of a
-    direction found by iteration; seen: [B], how often an image has been probed; positive: [B], whether rho was above 1.
+    below, above: a probe is due at sigma_hat <= below and at sigma_hat >= above; spread: the largest s of a direction
+    found by iteration; begun: whether there has been a probe; positive: whether one found a rho above 1. All are [B].
     """
 
     below: torch.Tensor
     above: torch.Tensor
     spread: torch.Tensor
-    seen: torch.Tensor
+    begun: torch.Tensor
     positive: torch.Tensor
 
     @classmethod
     def start(cls, batch, device=None):
-        """The schedule of a run that begins, for `batch` images."""
-        endless = torch.full((batch,), math.inf, device=device)
-        nothing = torch.zeros(batch, device=device)
-        return cls(endless, endless, nothing, nothing, nothing.bool())
+        """The schedule at the start of a run, for `batch` images."""
+        endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
+        return cls(endless, endless, nothing, nothing.bool(), nothing.bool())
 
     def due(self, sigma_hat):
         """Which images to probe at sigma_hat [B], a boolean [B]."""
         return (sigma_hat <= self.below) | (sigma_hat >= self.above)
 
-    def after(self, estimate, probed):
-        """The schedule after a probe of the images `probed`, a boolean [B], that gave a CurvatureEstimate.
+    def after(self, estimate, images):
+        """The schedule after a probe of `images`, a boolean [B], that gave a CurvatureEstimate.
 
-        The first response J v of a random v has the length |J| / sqrt(N), where |J| is the Frobenius norm, so it bounds
-        the largest s before any direction is known.
+        The first response, to a random v, has the expected length |J| / sqrt(N) in the Frobenius norm, which bounds the
+        largest rho before any direction is known.
         """
         sigma_hat, rayleigh = estimate.sigma_hat.float(), estimate.rayleigh.float().amax(dim=0)  # [B]
         response = estimate.response.float().flatten(2)  # [directions, B, N]
-        length = torch.linalg.vector_norm(response, dim=-1).square().mean(dim=0).sqrt()
-        bound = sigma_hat * (length * math.sqrt(response.shape[-1])).sqrt()
+        norm = (torch.linalg.vector_norm(response, dim=-1).square().mean(dim=0) * response.shape[-1]).sqrt()
         spread = sigma_hat * rayleigh.clamp(min=0).sqrt()
-        first = self.seen == 0
-        largest = torch.where(first, 0, torch.maximum(self.spread, spread))
+        largest = torch.where(self.begun, torch.maximum(self.spread, spread), 0)
         positive = self.positive | (rayleigh > 1)
-        reach = torch.where(first, FIRST_REACH * bound, torch.where(positive, math.inf, REACH * spread))
-        below = torch.minimum(reach, sigma_hat / SPACING)
+        reach = torch.where(self.begun, REACH * spread, FIRST_REACH * sigma_hat * norm.sqrt())
+        below = torch.minimum(torch.where(positive, math.inf, reach), sigma_hat / SPACING)
         below = torch.where(below < LAST * largest, 0, below)
-        known = estimate.finite & sigma_hat.isfinite()
-        below = torch.where(known, below, math.inf)
-        new = (below, sigma_hat * SPACING, largest, self.seen + known, positive)
-        old = (self.below, self.above, self.spread, self.seen, self.positive)
-        return ProbeSchedule(*(torch.where(probed, now, before) for now, before in zip(new, old)))
+        known = estimate.finite & sigma_hat.isfinite()  # a flow model's first call is pure noise and tells nothing
+        new = (torch.where(known, below, math.inf), sigma_hat * SPACING, largest, self.begun | known, positive)
+        old = (self.below, self.above, self.spread, self.begun, self.positive)
+        return ProbeSchedule(*(torch.where(images, now, before) for now, before in zip(new, old)))

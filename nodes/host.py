@@ -38,6 +38,12 @@ def coordinates(model_sampling, sigma):
     return model_sampling.noise_scaling(sigma, zero, one), model_sampling.noise_scaling(sigma, one, zero)
 
 
+def amplification(model_sampling, sigma):
+    """How an error of the network's output grows in the denoised prediction at `sigma` [B], over std; [B]."""
+    _, std = coordinates(model_sampling, sigma)
+    return model_sampling.calculate_denoised(sigma, torch.ones_like(sigma), torch.zeros_like(sigma)).abs() / std
+
+
 def image_keys(noise):
     """One integer per image of `noise` [B, ...] that follows the image through any batch, or None without noise.
 
@@ -133,7 +139,7 @@ class Coupling:
 
         def ask(conds, x):
             with same_draws(x.device, draws):
-                return comfy.samplers.calc_cond_batch(model, conds, x, sigma, options)[index]
+                return comfy.samplers.calc_cond_batch(model, conds, x, sigma[: len(x)], options)[index]
 
         if self._found is None and _may_couple(options) and sum(cond is not None for cond in evaluated.conds) > 1:
             at, together = base or (x, ask(evaluated.conds, x))
@@ -156,6 +162,20 @@ def _differ(one, other, x, dtype):
         torch.linalg.vector_norm(difference.float().flatten(1), dim=1) for difference in (one - other, x - other)
     )
     return bool((error > tolerance * size).any())
+
+
+def _separable(conds, options):
+    """Whether some images of a batch can be evaluated without the others: nothing is one image's own."""
+    entries = [entry for cond in conds if cond is not None for entry in cond]
+    return not _may_couple(options) and all(map(_for_any_image, entries))
+
+
+def _for_any_image(entry):
+    tensors = [entry.get("mask")]
+    for value in entry.get("model_conds", {}).values():
+        tensors += value.cond if isinstance(value.cond, list) else [value.cond]
+    single = all(len(tensor) == 1 for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.ndim)
+    return single and entry.get("control") is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,9 +245,17 @@ class RawPredictions:
             self._found.append(found)
         return found
 
-    def elsewhere(self, args, main, x):
-        """The main condition's prediction at another x by the network that made `main`."""
-        return self._evaluate(args, main, x, base=(args["input"], main.denoised))
+    def elsewhere(self, args, main, x, images):
+        """The main condition's prediction at another x [B, ...] by the network that made `main`.
+
+        images: the places in the batch that are asked for; the others may come back as they are in `main`.
+        """
+        base = (args["input"], main.denoised)
+        if len(images) == len(x) or not _separable(main.conds, args["model_options"]):
+            return self._evaluate(args, main, x, base)
+        prediction = main.denoised.clone()
+        prediction[images] = self._evaluate(args, main, x[images], base)
+        return prediction
 
     def _evaluate(self, args, evaluated, x, base=None):
         return self._coupling.evaluate(evaluated, x, args["sigma"], args["model"], args["model_options"], base)
