@@ -10,6 +10,7 @@ quotient, for fixed probe radii and the automatic one.
 
 import argparse
 import functools
+import itertools
 import statistics
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def follow(size, dtype, radius, *, images=8, seed=0):
     sigmas = schedule()
     y = sigmas[0] * torch.randn(images, size, generator=generator)
     cosines, errors = [], []
-    for sigma, following in zip(sigmas, sigmas[1:]):
+    for sigma, following in itertools.pairwise(sigmas):
         denoised, probe = model.denoise(y, sigma), tracker.probe(y, std=sigma)
         estimate = tracker.update(denoised, model.denoise(probe, sigma), alpha=1.0, std=sigma)
         value, direction = mixture.top_eigenpairs(y, sigma)

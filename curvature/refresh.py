@@ -15,9 +15,9 @@ LAST = 0.55  # of the largest spread: below it, hardly any of the push is left t
 class ProbeSchedule:
     """Between which sigma_hats the last estimate of each image serves; in the beginning every image is due.
 
-    Along a direction v the denoised prediction varies by s = sigma_hat * sqrt(rho), its spread, and v is a saddle where
-    sigma_hat < s. Far above, s is known well enough to wait until sigma_hat comes near it. Once a saddle has been found,
-    the push of one probe serves while sigma_hat falls by a ratio; what it moves is proportional to that fall, so that
+    Along a direction v the denoised prediction varies by s = sigma_hat * sqrt(rho), its spread: v is a saddle where
+    sigma_hat < s. Far above, s is known well enough to wait until sigma_hat comes near it. Once a saddle is found, the
+    push of one probe serves while sigma_hat falls by a ratio; what it moves is proportional to that fall, so that
     below a share of the largest spread the last push serves to the end.
 
     below, above: a probe is due at sigma_hat <= below and at sigma_hat >= above; spread: the largest s of a direction
@@ -54,7 +54,7 @@ class ProbeSchedule:
         positive = self.positive | (rayleigh > 1)
         reach = torch.where(self.begun, REACH * spread, FIRST_REACH * sigma_hat * norm.sqrt())
         below = torch.minimum(torch.where(positive, math.inf, reach), sigma_hat / SPACING)
-        below = torch.where(below < LAST * largest, 0, below)
+        below = torch.where(positive & (below < LAST * largest), 0, below)
         known = estimate.finite & sigma_hat.isfinite()  # a flow model's first call is pure noise and tells nothing
         new = (torch.where(known, below, math.inf), sigma_hat * SPACING, largest, self.begun | known, positive)
         old = (self.below, self.above, self.spread, self.begun, self.positive)

@@ -149,7 +149,7 @@ class SaddleFreeGuidance(io.ComfyNode):
             description=(
                 "Better and more varied pictures from the model you have: while sampling, finds the direction in which "
                 "the model is undecided between two pictures and pushes the sample out of it. No labels, no second "
-                "model, no training. Costs one extra model evaluation per call."
+                "model, no training. Costs a few extra model evaluations per picture."
             ),
             search_aliases=["SFG", "saddle", "curvature guidance", "guidance without negative prompt"],
             inputs=[
@@ -169,14 +169,15 @@ class SaddleFreeGuidance(io.ComfyNode):
                 io.Float.Input(
                     "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
                     tooltip="How far from the sample the model is asked a second time, in units of the noise level. "
-                    "0 chooses by the model's precision and the latent's size. Useful range 0.05 to 0.5: too small "
-                    "drowns in rounding, too large blurs the direction. Has no off.",
+                    "0 chooses by the model's precision, the latent's size and the curvature found. Useful range 0.05 "
+                    "to 0.5 in full precision, 0.5 to 8 in half precision, more for larger latents: too small drowns "
+                    "in rounding, too large blurs the direction. Has no off.",
                 ),
                 io.Int.Input(
                     "refresh_every", default=0, min=0, max=64, advanced=True,
                     tooltip="How often the direction is estimated anew; in between its push is reused. 0 decides by "
-                    "sigma and by the curvature found: as good as every call, for 4 to 9 extra evaluations a picture. "
-                    "1 is every call (reuse off); 2 to 4 are every so many steps.",
+                    "sigma and by the curvature found, which takes about 4 to 10 extra evaluations per picture. 1 is "
+                    "every call (reuse off); 2 to 4 are every so many steps.",
                 ),
                 io.Int.Input(
                     "directions", default=1, min=1, max=16, advanced=True,

@@ -1,12 +1,13 @@
 """When probes are due: the rule in numbers, on closed forms, and the evaluations it saves in the host."""
 
 import importlib
+import itertools
 import math
 
 import pytest
 import torch
 from conditions import per_image
-from graphs import branches, demo, guided, stand_in
+from graphs import branches, demo, guided
 from mixtures import random_mixture
 from runs import run, two_models
 from saddle_free_guidance.curvature import CurvatureEstimate, CurvatureTracker, ProbeSchedule
@@ -19,7 +20,8 @@ def found(sigma_hat, rayleigh, response=None, finite=None):
     sigma_hat, rayleigh = torch.tensor(sigma_hat), torch.tensor([rayleigh])
     direction = torch.zeros(1, len(sigma_hat), 16)
     direction[..., 0] = 1
-    response = rayleigh[..., None] * direction if response is None else torch.tensor(response)[None, :, None] * direction
+    length = rayleigh if response is None else torch.tensor([response])
+    response = length[..., None] * direction
     finite = torch.ones(len(sigma_hat), dtype=torch.bool) if finite is None else torch.tensor(finite)
     return CurvatureEstimate(direction, response, rayleigh, sigma_hat, finite, torch.float32)
 
@@ -61,6 +63,15 @@ def test_once_a_saddle_was_found_probes_go_on_below_one_until_the_share_of_the_s
     assert not schedule.due(torch.tensor([1e-6])).any()
 
 
+def test_where_no_saddle_has_been_found_the_search_goes_on():
+    schedule = ProbeSchedule.start(1).after(found([20.0], [0.001], response=[0.25]), everyone(1))
+    schedule = schedule.after(found([5.0], [0.9]), everyone(1))
+    schedule = schedule.after(found([1.0], [0.98]), everyone(1))
+    assert schedule.below.tolist() == pytest.approx([1.0 / SPACING])
+    schedule = schedule.after(found([0.7], [1.02]), everyone(1))
+    assert schedule.below.tolist() == [0.0]  # found late: this push serves to the end
+
+
 def test_images_that_were_not_probed_keep_their_schedule():
     begun = ProbeSchedule.start(2).after(found([20.0] * 2, [0.001] * 2, response=[0.25] * 2), everyone(2))
     after = begun.after(found([8.0] * 2, [1.2, 1.2]), torch.tensor([True, False]))
@@ -78,25 +89,23 @@ def test_a_probe_that_tells_nothing_is_made_again_at_the_next_call(sigma_hat, fi
 def test_a_tracker_that_probes_some_images_leaves_the_others_as_they_were():
     mixture, sigma = random_mixture(12, 4, seed=1), 0.6
     y = torch.randn(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tracker, whole = CurvatureTracker(directions=2), CurvatureTracker(directions=2)
-    some = torch.tensor([True, False, True])
-    for images in (everyone(3), some, everyone(3)):
-        estimates = []
-        for one, chosen in ((tracker, images), (whole, None)):
-            probed = mixture.denoise(one.probe(y, std=sigma), sigma)
-            if chosen is not None:
-                probed[~chosen.repeat(2)] = 1e3  # what was not asked for must not be read
-            denoised = mixture.denoise(y, sigma)
-            estimates.append(one.update(denoised, probed, alpha=1.0, std=sigma, images=chosen))
-        part, full = estimates
-        if images is some:
-            for name in ("direction", "response", "rayleigh"):
-                assert torch.equal(getattr(part, name)[:, some], getattr(full, name)[:, some])
-                assert torch.equal(getattr(part, name)[:, 1], getattr(before, name)[:, 1])
-            assert part.finite.all()
-        before = part
-    assert torch.equal(part.direction[:, 0], full.direction[:, 0])
-    assert not torch.equal(part.direction[:, 1], full.direction[:, 1])  # one step behind
+    denoised, some = mixture.denoise(y, sigma), torch.tensor([True, False, True])
+
+    def step(tracker, images):
+        probed = mixture.denoise(tracker.probe(y, std=sigma), sigma)
+        probed[~images.repeat(2)] = 1e3  # what was not asked for must not be read
+        return tracker.update(denoised, probed, alpha=1.0, std=sigma, images=images)
+
+    part, whole = CurvatureTracker(directions=2), CurvatureTracker(directions=2)
+    parts = [step(part, images) for images in (everyone(3), some, everyone(3))]
+    wholes = [step(whole, everyone(3)) for _ in range(3)]
+    for name in ("direction", "response", "rayleigh"):
+        first, second, third = (getattr(estimate, name) for estimate in parts)
+        assert torch.equal(second[:, 1], first[:, 1])
+        assert torch.equal(second[:, some], getattr(wholes[1], name)[:, some])
+        assert torch.equal(third[:, 1], getattr(wholes[1], name)[:, 1])  # one step behind the others
+        assert torch.equal(third[:, some], getattr(wholes[2], name)[:, some])
+    assert parts[1].finite.all()
 
 
 def probes_and_ends(mixture, steps, rule):
@@ -105,7 +114,7 @@ def probes_and_ends(mixture, steps, rule):
     y = sigmas[0] * torch.randn(64, mixture.means.shape[1], generator=torch.Generator().manual_seed(1)).double()
     tracker, schedule = CurvatureTracker(probe_radius=1e-3), ProbeSchedule.start(len(y))
     probes, estimate = torch.zeros(len(y)), None
-    for sigma, following in zip(sigmas, sigmas[1:]):
+    for sigma, following in itertools.pairwise(sigmas):
         level = sigma.expand(len(y))
         denoised, images = mixture.denoise(y, sigma), schedule.due(level) if rule else everyone(len(y))
         probed = mixture.denoise(tracker.probe(y, std=sigma), sigma)
