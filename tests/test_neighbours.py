@@ -163,7 +163,8 @@ def source(host, case):
 @pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in NEIGHBOURS.items() for cfg in case.at])
 def test_beside_a_node_of_the_host(host, name, cfg):
     case = NEIGHBOURS[name]
-    batch = 1 if case.family.startswith(("sd15", "two")) else 3
+    heavy = case.family.startswith(("sd15", "two"))
+    batch, steps = (1, 2) if heavy else (3, 3)
 
     def beside(guide):
         return lambda graph, model, weak: guide(graph, case.patch(graph, model, weak), of_weak(graph, weak))
@@ -187,7 +188,7 @@ def test_beside_a_node_of_the_host(host, name, cfg):
         "gentle": of(beside(partial(steered, scale=1.0001))),
         "both": of(beside(both)),
         "swapped": of(swapped),
-    }, batch=batch, cfg=cfg, steps=3)
+    }, batch=batch, cfg=cfg, steps=steps)
     alone, measured = found["alone"], cfg in case.measured_at
     assert close(found["bare"].latent, alone.latent, 0.02) == (cfg not in case.seen_at)
     assert torch.equal(found["off"].latent, alone.latent)
@@ -215,7 +216,7 @@ def test_a_weak_model_that_shares_the_patch_is_asked_as_the_main_one(host, name)
 
     found = sampled(host, source(host, case), {
         "plain": Variant(guide=case.patch), "twins": Variant(guide=twins), "again": Variant(guide=twins),
-    }, batch=1, cfg=4.0, steps=3)
+    }, batch=1, cfg=4.0, steps=2)
     plain, result = found["plain"], found["twins"]
     assert close(result.latent, plain.latent, 1e-3)
     assert torch.equal(found["again"].latent, result.latent)
