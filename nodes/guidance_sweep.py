@@ -49,10 +49,12 @@ class GuidanceSweep(io.ComfyNode):
 
         None is what comes from another node and is not known yet, or is missing, of which the host tells.
         """
-        if None in (parameter, values, second_parameter, second_values):
+        given = [parameter, values, second_parameter, second_values]
+        if None in given:
             return True
         try:
-            _cells(parameter, values, second_parameter, second_values)
+            refuse_odd(_list_inputs(), dict(zip((item.id for item in _list_inputs()), given)))
+            _cells(*given)
         except ValueError as error:
             return str(error)
         return True
@@ -131,17 +133,11 @@ def _joined(samples):
 
 
 def _cells(parameter, values, second_parameter, second_values):
-    lists = [(parameter, _knob(parameter, "parameter"), values, "values")]
-    if second_parameter != "none":
-        lists.append((second_parameter, _knob(second_parameter, "second_parameter"), second_values, "second_values"))
-    return combinations(lists)
-
-
-def _knob(parameter, name):
     knobs = {item.id: item for item in _guidance_inputs()}
-    if parameter not in list(knobs):  # a list, as not all values have a hash
-        raise ValueError(f"{name} is {parameter!r} and must be one of {', '.join(knobs)}.")
-    return knobs[parameter]
+    lists = [(parameter, knobs[parameter], values, "values")]
+    if second_parameter != "none":
+        lists.append((second_parameter, knobs[second_parameter], second_values, "second_values"))
+    return combinations(lists)
 
 
 def _defaults():
