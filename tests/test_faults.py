@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import os
 import random
 import sys
 import weakref
@@ -12,11 +11,10 @@ import stand_ins
 import torch
 from graphs import Graph, sample, stand_in, steered
 from host import failure
-from short_runs import LATENTS, Runs, Short, left_behind, quick_collections
+from seeds import SEED
+from short_runs import GUIDED, LATENTS, Runs, Short, left_behind, one, quick_collections
 
-GUIDED = ("saddle-free", "auto", "shared", "both", "both shared")
 SPOILED = ("nan", "inf", "-inf")
-SEED = int(os.environ.get("SADDLE_FREE_FAULT_SEED", "20251121"))
 FAULTS, FAULTS_BETWEEN_CHECKS = 500, 10
 
 
@@ -44,11 +42,6 @@ def left_as_it_was(runs):
     patcher, before = runs.faults.kept["guided"]
     assert state(patcher) == before
     assert all(part.model.current_patcher is None for part in (patcher, *patcher.get_nested_additional_models()))
-
-
-def one(text, place="model", at="1", where="main", images=""):
-    """The faults of a prompt that has one."""
-    return {where: {"kind": text, "place": place, "at": str(at), "images": images}}
 
 
 def lines(caplog):
@@ -115,7 +108,10 @@ def named(cases):
 
 @pytest.mark.parametrize("short, where", OUT_OF_MEMORY, ids=named(OUT_OF_MEMORY))
 def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where):
-    """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so."""
+    """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so.
+
+    Nothing of a failed evaluation is alive when the next one begins.
+    """
     fresh = runs.latent(short)
     phases = list(runs.phases(where))
     extra = [at for at, phase in enumerate(phases, 1) if phase == "extra"]
@@ -126,12 +122,14 @@ def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where
         assert torch.equal(again, fresh)
         repeated = len(runs.phases(where)) - len(phases)
         assert repeated == 1 + place_in_its_call(phases, at)
+        assert runs.faults.held and not any(runs.faults.held)
         left_as_it_was(runs)
 
         halted = runs.latent(short, one("oom", at=f"{at},{at + 1 + place_in_its_call(phases, at)}", where=where))
         assert runs.struck() == 2
         name = "Saddle-Free Guidance" if where == "main" else "Auto-Guidance"
         assert lines(caplog) == [RAN_OUT.format(name)]
+        assert not any(runs.faults.held)
         assert torch.equal(halted, until(runs, short, where, call_of(phases, at)))
         lines(caplog)  # a window before the first step leaves nothing to guide, and the log says so
         assert halted.isfinite().all() and not torch.equal(halted, fresh)
@@ -173,6 +171,20 @@ def end_percent(sampling, sigmas, call):
     end = float(sampling.percent_to_sigma(high))
     assert sigmas[call] < end <= sigmas[call - 1]
     return high
+
+
+def test_cached_memory_is_given_back_before_the_second_try(runs, monkeypatch):
+    import comfy.model_management
+
+    emptied, empty = [], comfy.model_management.soft_empty_cache
+
+    def watched(*args, **kwargs):
+        emptied.append(len(runs.phases("main")))
+        return empty(*args, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "soft_empty_cache", watched)
+    runs.latent(Short("demo", "saddle-free", 2), one("oom", at=2))
+    assert emptied.count(2) == 1  # after the probe of the first call, the second pass of the model
 
 
 def test_a_trace_says_when_memory_ran_out(runs):
@@ -293,24 +305,28 @@ def stays_with_its_images(runs, latent, fresh, images):
         assert now.isfinite().all() == (image not in broken)
 
 
-@pytest.mark.parametrize("family, kind, scale", [
-    ("demo", "both", 20.0), ("sd3", "saddle-free", 20.0), ("sd3", "both", 20.0), ("wan", "both shared", 20.0),
-    ("flux", "both", 20.0),
+@pytest.mark.parametrize("family, kind", [
+    ("demo", "both"), ("sd3", "saddle-free"), ("sd3", "both"), ("wan", "both shared"), ("flux", "both"),
 ])
-def test_half_precision_at_extreme_scales(runs, family, kind, scale):
-    """Where the network's half-precision numbers overflow, that image is lost and no other; a run always ends."""
-    short = Short(
-        family, kind, 3, dtype="fp16", knobs={"scale": scale, "directions": 2}, auto_knobs={"scale": scale},
+def test_half_precision_at_extreme_scales(runs, family, kind):
+    """Where the network's half-precision numbers overflow, that image is lost and no other; the next run is as before.
+
+    Of the FLUX stand-in, which normalises what it is given, only the latents grow.
+    """
+    moderate = Short(
+        family, kind, 3, dtype="fp16", knobs={"scale": 2.0, "directions": 2},
         sigma_max=1000.0 if family == "demo" else None,
     )
-    latent = runs.latent(short)
+    extreme = {"knobs": {"scale": 20.0, "directions": 2}, "auto_knobs": {"scale": 20.0}, "steps": 10}
+    before = runs.latent(moderate)
+    assert before.isfinite().all()
+    latent = runs.latent(dataclasses.replace(moderate, **extreme))
     broken = set().union(*runs.faults.broken.values())
+    assert broken or (family == "flux" and latent.abs().max() > 65504)
     for image, value in enumerate(latent):
         assert value.isfinite().all() == (image not in broken)
-    assert torch.equal(runs.latent(short), latent) or broken
-    moderate = dataclasses.replace(short, knobs={"scale": 2.0}, auto_knobs={})
-    assert runs.latent(moderate).isfinite().all()
     left_as_it_was(runs)
+    assert torch.equal(runs.latent(moderate), before)
 
 
 def test_a_correction_too_large_for_half_precision_is_left_out(runs):
@@ -407,7 +423,7 @@ def chosen_runs(generator):
                     "guidance_seed": generator.randrange(2**64),
                 }
                 yield Short(
-                    family, kind, batch, generator.choice((1.0, 4.0)), generator.choice((2, 3, 4)),
+                    family, kind, batch, generator.choice((1.0, 4.0)), generator.choice((2, 3)),
                     generator.choice(("euler", "heun", "dpmpp_2m", "euler_ancestral")), knobs,
                 )
 

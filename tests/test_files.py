@@ -7,7 +7,6 @@ import copy
 import functools
 import importlib.util
 import json
-import os
 import pickle
 import random
 import re
@@ -23,9 +22,7 @@ from odd_inputs import NODES, ODD, widgets
 from pack import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-SEED = int(os.environ.get("SADDLE_FREE_FUZZ_SEED", "20251121"))
-
+from seeds import SEED
 
 # --- Workflow files --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import os
 import random
 
 import pytest
@@ -10,9 +9,9 @@ import torch
 from graphs import Graph, guided, output, sample, steered
 from host import failure
 from odd_inputs import NODES, ODD, widgets
+from seeds import SEED
 from short_runs import quick_collections
 
-SEED = int(os.environ.get("SADDLE_FREE_FUZZ_SEED", "20251121"))
 BROKEN_LINKS = [["nope", 0], ["1", 99], ["1", "x"]]
 
 
