@@ -72,9 +72,11 @@ def _within(item, kind, value):
 
 def _shown(value):
     if value is None:
-        return "not there"
-    if isinstance(value, (numbers.Real, str)):
-        return str(value)[:40] if isinstance(value, numbers.Real) else repr(value[:40])
+        return "missing"
+    if isinstance(value, numbers.Real):
+        return str(value)
+    if isinstance(value, str):
+        return repr(value[:40])
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"

@@ -32,6 +32,7 @@ class Short:
     shape: tuple | None = None  # of one image's latent
     dtype: str = "default"  # in which the models compute
     sigma_max: float | None = None  # of a noise schedule without limits
+    images: tuple | None = None  # first and number of those of the batch that are sampled, None for all
 
     def prompt(self, host, name="run", faults=None):
         """The graph, with a TestFault on the main model ("main"), on the weak ("weak"), and after guidance ("after").
@@ -58,6 +59,8 @@ class Short:
         changed = graph.add("TestKeep", model=fault(changed, "after"), label="guided")
         shape = ",".join(map(str, (self.batch, *(self.shape or LATENTS[self.family]))))
         latent = graph.add("TestLatentOfShape", shape=shape)
+        if self.images is not None:
+            latent = graph.add("LatentFromBatch", samples=latent, batch_index=self.images[0], length=self.images[1])
         samples = sample(
             graph, "KSampler", changed, positive, negative, latent, cfg=self.cfg, steps=self.steps,
             sampler=self.sampler, scheduler="karras",
