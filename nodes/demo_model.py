@@ -59,17 +59,20 @@ def _model_with_weights(path, device):
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["config"])
+            sizes = {name: int(facts[name]) for name in ("width", "blocks")}
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        config = DemoConfig({"width": facts["width"], "blocks": facts["blocks"], "dtype": torch.float32})
-        model = comfy.model_base.BaseModel(
-            config, comfy.model_base.ModelType.EDM, device=device, unet_model=DemoUNet
-        )
-        model.diffusion_model.load_state_dict(weights)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if comfy.model_management.is_oom(error):
-            raise
-        raise ValueError(f"{path.name} in {path.parent} does not hold the demo model's weights; {mend}") from error
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {mend}") from error
+    config = DemoConfig({**sizes, "dtype": torch.float32})
+    model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=DemoUNet)
+    if _shapes(weights) != _shapes(model.diffusion_model.state_dict()):
+        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {mend}")
+    model.diffusion_model.load_state_dict(weights)
     return model
+
+
+def _shapes(weights):
+    return {name: tuple(value.shape) for name, value in weights.items()}
 
 
 def class_conditioning(digit):

@@ -219,14 +219,20 @@ def test_another_error_of_an_extra_evaluation_is_not_tried_again(runs):
 # --- Weak models that do not load ------------------------------------------------------------------------------------
 
 
-def broken_graph(host, weak_of, **sampling):
-    """Runs a graph whose weak model is `weak_of(graph, model)`; returns the executor."""
+def broken_graph(host, weak_of, change=lambda graph, model: model):
+    """Runs a graph whose model is `change(graph, loaded)` and whose weak one `weak_of(graph, model)`: the executor."""
     graph = Graph()
-    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    loaded, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    model = change(graph, loaded)
     changed = steered(graph, model, weak_of(graph, model))
-    samples = sample(graph, "KSampler", changed, positive, negative, latent(1), **sampling)
+    samples = sample(graph, "KSampler", changed, positive, negative, latent(1))
     graph.add("TestCapture", samples=samples, label="run")
     return host.run(graph.prompt)
+
+
+def with_lora(graph, model):
+    """A weak model of other weights in the same file, which is loaded once more for it."""
+    return graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
 
 
 @pytest.mark.parametrize("kind, words", [("exception", "broken on purpose"), ("oom", "ran out of memory on your GPU")])
@@ -246,6 +252,22 @@ def test_a_weak_model_that_fails_while_it_is_loaded(host, kind, words):
     assert left_behind() == []
 
 
+@pytest.mark.parametrize("kind", ["oom", "interrupt", "exception"])
+def test_what_goes_wrong_while_the_file_is_read_again(host, kind):
+    """Memory that runs out and an interrupt stay what they are to the host."""
+    stand_ins.write_lora("tiny", host.models)
+    executor = broken_graph(host, with_lora, lambda graph, model: graph.add("TestReload", model=model, kind=kind))
+    assert not executor.success
+    data = failure(executor)
+    assert data["node_type"] == "AutoGuidance"
+    if kind == "exception":
+        assert data["exception_type"] == "ValueError"
+        assert "a second time from some.safetensors: broken on purpose." in data["exception_message"]
+    else:
+        assert ("ran out of memory on your GPU" in data.get("exception_message", "")) == (kind == "oom")
+        assert ("exception_message" in data) == (kind == "oom")
+
+
 @pytest.mark.parametrize("text", ["", "this is no model"], ids=["deleted", "overwritten"])
 def test_a_file_that_is_gone_when_the_weak_model_needs_weights_of_its_own(host, text):
     """The LoRA makes the weights differ, so Auto-Guidance loads the file once more."""
@@ -253,20 +275,18 @@ def test_a_file_that_is_gone_when_the_weak_model_needs_weights_of_its_own(host, 
     path = host.models / "checkpoints" / stand_ins.write_stand_in("sd3", host.models)
     gone = path.with_name("sd3_gone.safetensors")
     gone.write_bytes(path.read_bytes())
-    graph = Graph()
-    _, positive, negative, latent = stand_in("sd3", host.models)(graph)
-    loaded = graph.add("CheckpointLoaderSimple", ckpt_name=gone.name)
-    model = graph.add("TestReplaceFile", model=loaded, path=str(gone), text=text)
-    weak = graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
-    samples = sample(graph, "KSampler", steered(graph, model, weak), positive, negative, latent(1))
-    graph.add("TestCapture", samples=samples, label="run")
-    executor = host.run(graph.prompt)
+
+    def replaced(graph, _):
+        loaded = graph.add("CheckpointLoaderSimple", ckpt_name=gone.name)
+        return graph.add("TestReplaceFile", model=loaded, path=str(gone), text=text)
+
+    executor = broken_graph(host, with_lora, replaced)
     gone.unlink(missing_ok=True)
     assert not executor.success
     data = failure(executor)
     assert data["node_type"] == "AutoGuidance"
     message = data["exception_message"].strip()
-    assert "weak_model" in message and gone.name in message and message.endswith(".")
+    assert "weak_model" in message and gone.name in message and message.endswith(".") and "\n" not in message
 
 
 # --- Values that are not finite --------------------------------------------------------------------------------------
@@ -384,7 +404,7 @@ def test_a_batch_of_none_fails_as_without_the_nodes(runs, family):
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 6, 8), (3, 0, 0)])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 6, 8), (3, 8, 6), (3, 0, 0)])
 def test_the_demo_model_names_the_sizes_it_can_draw(runs, shape):
     executor = runs.attempt(Short("demo", "both", 1, shape=shape))
     assert not executor.success

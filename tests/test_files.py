@@ -5,14 +5,15 @@ import builtins
 import contextlib
 import copy
 import functools
+import http.server
 import importlib.util
 import json
 import pickle
 import random
 import re
 import socket
-import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -20,7 +21,6 @@ from graphs import branches, demo
 from host import failure
 from odd_inputs import NODES, ODD, widgets
 from pack import ROOT
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from seeds import SEED
 
@@ -50,7 +50,6 @@ def quickstart(host, monkeypatch):
 
     monkeypatch.setattr(module, "server", server)
     monkeypatch.setattr(module, "get_json", lambda url, data=None: info)
-    monkeypatch.setattr(module, "real_execute", module.execute, raising=False)
     monkeypatch.setattr(module, "execute", execute)
     monkeypatch.setattr(module, "say", lambda text: None)
     return module
@@ -174,24 +173,77 @@ def test_workflow_files_with_random_edits(quickstart, tmp_path):
         run_file(quickstart, tmp_path / name, json.dumps(workflow), f"seed {SEED}, edit {number} of {name}: {told}")
 
 
-def test_a_server_that_has_gone_is_a_sentence(quickstart):
-    """Before the prompt is queued and while it is sampled."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    quickstart.get_json = get_json(quickstart)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    with pytest.raises(quickstart.QuickstartError, match=r"\.$"):
-        quickstart.real_execute(address, gone, {})
-
-
-def get_json(quickstart):
-    """The script's own get_json."""
+def another_copy(quickstart):
+    """The script's own functions, which the fixture replaces."""
     spec = importlib.util.spec_from_file_location("quickstart", quickstart.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_json
+    return module
+
+
+@contextlib.contextmanager
+def answering(status, body, length=None):
+    """The address of a server with one answer to everything; without a status it hangs up instead."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if status is not None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body) if length is None else length))
+                self.end_headers()
+                self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+REFUSED = {
+    "error": {"message": "Prompt outputs failed validation"},
+    "node_errors": {"3": {"class_type": "KSampler", "errors": [{"message": "Value is too small", "details": "cfg"}]}},
+}
+ERROR = {"node_type": "KSampler", "exception_message": "Too big.\n\nTIP\n"}
+FAILED = {"status": {"messages": [["execution_error", ERROR]]}}
+
+
+@pytest.mark.parametrize(
+    "status, body, length, told",
+    [
+        (400, json.dumps(REFUSED).encode(), None, "refused the workflow: KSampler: Value is too small, cfg."),
+        (400, json.dumps(REFUSED | {"node_errors": {}}).encode(), None, "workflow: Prompt outputs failed validation."),
+        (500, b"Internal\nServer Error", None, "refused the workflow: Internal Server Error."),
+        (400, b"[3]", None, "refused the workflow: [3]."),
+        (200, json.dumps({"prompt_id": "1", "1": FAILED}).encode(), None, "the node KSampler failed: Too big."),
+        (200, b"no JSON", None, "stopped answering; run again with --serve to see why."),
+        (200, b"{}", 100, "stopped answering; run again with --serve to see why."),
+        (None, b"", None, "stopped answering; run again with --serve to see why."),
+    ],
+)
+def test_a_server_that_refuses_or_fails_is_a_sentence(quickstart, status, body, length, told):
+    script = another_copy(quickstart)
+    with answering(status, body, length) as address, pytest.raises(script.QuickstartError) as caught:
+        script.execute(address, None, {})
+    assert str(caught.value).endswith(told)
+
+
+def test_a_server_that_has_gone_is_a_sentence(quickstart):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    script = another_copy(quickstart)
+    with pytest.raises(script.QuickstartError, match=r"stopped answering.*\.$"):
+        script.execute(address, None, {})
 
 
 # --- Nothing is evaluated --------------------------------------------------------------------------------------------
@@ -255,7 +307,9 @@ class Payload:
         return exec, ("import builtins; builtins.evaluated = True",)
 
 
-@pytest.mark.parametrize("kind", ["pickle", "torch", "cut off", "empty", "gone", "no description", "others"])
+@pytest.mark.parametrize("kind", [
+    "pickle", "torch", "cut off", "empty", "gone", "no description", "another description", "no sizes", "other weights",
+])
 def test_demo_weights_that_are_no_safetensors_are_refused_and_never_run(host, monkeypatch, tmp_path, kind):
     path = tmp_path / "model.safetensors"
     monkeypatch.setattr(sys.modules[host.node("SaddleFreeDemoModel").__module__], "WEIGHTS", tmp_path)
@@ -266,9 +320,9 @@ def test_demo_weights_that_are_no_safetensors_are_refused_and_never_run(host, mo
         torch.save({"x": Payload()}, path)
     elif kind == "no description":
         path.write_bytes(b"\x02" + bytes(7) + b"{}")
-    elif kind == "others":
-        with safe_open(ROOT / "workflows" / "demo_model" / "model.safetensors", framework="pt") as file:
-            save_file({"x": torch.zeros(1)}, path, file.metadata())
+    elif kind in ("another description", "no sizes", "other weights"):
+        config = {"another description": "{", "no sizes": "{}", "other weights": '{"width": 48, "blocks": 4}'}[kind]
+        save_file({"x": torch.zeros(1)}, path, {"config": config})
     elif kind != "gone":
         path.write_bytes(good[: len(good) // 2] if kind == "cut off" else b"")
     executor = host.run(branches(demo(), {"run": {}}))

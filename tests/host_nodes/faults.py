@@ -197,6 +197,26 @@ class TestLoadFault:
         return (patched,)
 
 
+class TestReload:
+    """A model that something goes wrong with when its file is loaded once more."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "kind": (list(RAISED),)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, kind):
+        def load(*args, **kwargs):
+            raise RAISED[kind]()
+
+        patched = model.clone()
+        patched.cached_patcher_init = (load, ("folder/some.safetensors",))
+        return (patched,)
+
+
 class TestReplaceFile:
     """A model whose file is deleted, or overwritten with `text`, once it is loaded."""
 
@@ -296,5 +316,5 @@ class TestOdd:
 
 
 FAULT_NODES = (
-    TestFault, TestUndecided, TestLoadFault, TestReplaceFile, TestKeep, TestLatentOfShape, TestOdd,
+    TestFault, TestUndecided, TestLoadFault, TestReload, TestReplaceFile, TestKeep, TestLatentOfShape, TestOdd,
 )
