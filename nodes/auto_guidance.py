@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..guidance import auto_guidance
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
+from .inputs import checked
 from .weak_model import WeakModel, refuse_misfit, with_own_weights
 
 
@@ -84,6 +85,7 @@ class AutoGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, weak_model, scale, start_percent, end_percent):
         """A clone of the model with the guidance attached, or the model itself when scale is 1."""
         if scale == 1:

@@ -11,6 +11,7 @@ from ..curvature import CurvatureTracker, ProbeSchedule, automatic_probe_radius
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
 from .host import amplification, coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
+from .inputs import checked
 from .live_trace import LiveTrace, Trace
 
 AUTOMATIC = 0  # of refresh_every
@@ -197,6 +198,7 @@ class SaddleFreeGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions):
         """A clone of the model with the guidance attached, or the model itself when scale is 0; and the trace."""
         refuse_unusable(model.get_model_object("model_sampling"))

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import os
 
 import comfy.hooks
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
@@ -50,7 +52,22 @@ def with_own_weights(model, weak):
             "weak_model shares its weights with model and cannot be loaded a second time, because its loader left no "
             "record of the file. Save one of the two as a checkpoint and load it with a core loader node."
         )
-    return weak.clone(force_deepcopy=True), False
+    return _loaded_again(weak), False
+
+
+def _loaded_again(weak):
+    """A clone with weights of its own; ValueError names the file where it cannot be loaded a second time."""
+    try:
+        return weak.clone(force_deepcopy=True)
+    except Exception as error:
+        if comfy.model_management.is_oom(error):
+            raise
+        file = next((os.path.basename(item) for item in weak.cached_patcher_init[1] if isinstance(item, str)), "?")
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"weak_model shares its weights with model and cannot be loaded a second time from {file}: {reason}. Put "
+            "the file back, or connect another checkpoint."
+        ) from error
 
 
 class WeakModel:
