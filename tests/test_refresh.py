@@ -9,7 +9,7 @@ import torch
 from conditions import per_image
 from graphs import branches, demo, guided
 from mixtures import random_mixture
-from runs import run, two_models
+from runs import counts, run, two_models
 from saddle_free_guidance.curvature import CurvatureEstimate, CurvatureTracker, ProbeSchedule
 from saddle_free_guidance.curvature.refresh import FIRST_REACH, LAST, REACH, SPACING
 from saddle_free_guidance.guidance import saddle_free
@@ -144,6 +144,28 @@ def test_a_picture_takes_a_quarter_more_evaluations(host, sampler, steps):
     ))
     plain, guided = (len(host.record.evaluations[label]) for label in ("plain", "guided"))
     assert 3 <= guided - plain <= max(plain / 4, 5) + 1
+
+
+def undecided(graph, model, weak=None):
+    return graph.add("TestUndecided", model=model, amount=3.0)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd3", "sd35", "flux", "wan", "ltxav"])
+@pytest.mark.parametrize("batch, cfg", [(1, 4.0), (3, 1.0)])
+def test_every_family_is_probed_at_most_once_a_call_and_the_same_twice(host, family, batch, cfg):
+    def probed(graph, model, weak):
+        return guided(graph, undecided(graph, model), refresh_every=0)
+
+    sampling = {"batch": batch, "cfg": cfg, "steps": 4, "scheduler": "karras", "sampler": "heun"}
+    latents, costs = [], []
+    for change in (undecided, probed, probed):
+        latents.append(run(host, two_models(family, host), "main", change, **sampling))
+        costs.append(counts(host))
+    assert torch.equal(latents[1], latents[2]) and costs[1] == costs[2]
+    assert latents[1].isfinite().all() and not torch.equal(latents[1], latents[0])
+    coupling = cfg > 1  # a patch and two conditions: it is measured once whether they act on each other
+    calls, plain = costs[0][:2]
+    assert costs[1][0] == calls and 1 <= costs[1][1] - plain - coupling <= calls
 
 
 @pytest.mark.parametrize("directions", [1, 2])
