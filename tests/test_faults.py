@@ -510,6 +510,7 @@ def check_out_of_memory(executor, latent, logged, fresh, fault):
 
 
 def test_hundreds_of_faults_at_random(runs, caplog):
+    runs.start_anew()
     gc.freeze()  # what the tests before have left in caches
     generator = random.Random(SEED)
     choices = list(chosen_runs(generator))
@@ -526,6 +527,7 @@ def test_hundreds_of_faults_at_random(runs, caplog):
             if number % FAULTS_BETWEEN_CHECKS == FAULTS_BETWEEN_CHECKS - 1:
                 assert torch.equal(runs.latent(short), fresh.latent), "the next run is not as on a fresh host"
             if number % 100 == 99:
+                runs.start_anew()
                 assert left_behind() == []
         except AssertionError as error:
             raise AssertionError(f"{told}: {error}") from error
