@@ -107,6 +107,12 @@ class Runs:
         assert executor.success, failure(executor)
         return self.host.record.latents["run"]
 
+    def start_anew(self):
+        """Forgets what is cached and takes all models out of memory."""
+        self.executors.clear()
+        self.host.record.clear()
+        self.host.unload()
+
     def phases(self, where):
         """What each pass of the model of the last run was for: "base" or "extra"."""
         return self.faults.phases[f"{where} {self.name}"]

@@ -211,7 +211,7 @@ class TestReload:
 
     def patch(self, model, kind):
         def load(*args, **kwargs):
-            raise RAISED[kind]()
+            raise RuntimeError("no model in it.\n\nA hint.") if kind == "exception" else RAISED[kind]()
 
         patched = model.clone()
         patched.cached_patcher_init = (load, ("folder/some.safetensors",))
