@@ -135,8 +135,9 @@ def test_the_number_of_probes_hardly_depends_on_the_number_of_steps():
     assert plain[0] == pytest.approx(plain[1], rel=0.25)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
-@pytest.mark.parametrize("steps", [16, 32, 64])
+@pytest.mark.parametrize(
+    "sampler, steps", [("euler", 16), ("euler", 32), ("euler", 64), ("heun", 32), ("dpmpp_2m", 32)]
+)
 def test_a_picture_takes_a_quarter_more_evaluations(host, sampler, steps):
     host.latents(branches(
         demo(), {"plain": None, "guided": {"refresh_every": 0, "scale": 4.0}}, sampler=sampler, steps=steps,
