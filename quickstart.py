@@ -10,6 +10,7 @@
 import argparse
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -329,6 +330,29 @@ def get_json(url, data=None):
         return json.loads(response.read())
 
 
+def ask(url, data=None):
+    """As get_json, of a server that has answered before; raises where it refuses or answers no more."""
+    try:
+        return get_json(url, data)
+    except urllib.error.HTTPError as error:
+        raise QuickstartError(f"ComfyUI refused the workflow: {refusal(error.read())}.") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise QuickstartError("ComfyUI stopped answering; run again with --serve to see why.") from error
+
+
+def refusal(body):
+    """What the host found wrong with a prompt, from the body of its answer: each node's first error."""
+    text = body.decode(errors="replace")
+    try:
+        answer = json.loads(text)
+        first = [(node["class_type"], node["errors"][0]) for node in answer["node_errors"].values()]
+        told = [f"{node}: {error['message']}, {error['details']}" for node, error in first]
+        told = "; ".join(told) or answer["error"]["message"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        told = text
+    return " ".join(told.split())[:400].rstrip(".")
+
+
 def free_port():
     """A port that nothing listens on."""
     with socket.socket() as probe:
@@ -342,10 +366,29 @@ def port_is_taken(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def read_workflow(path):
+    """The JSON of a workflow file of the page."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QuickstartError(f"the workflow {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise QuickstartError(f"the workflow {path} is cut off or no JSON; put the original back.") from error
+
+
+def prompt_of(path, workflow, object_info):
+    """As to_prompt; raises one sentence with the file's name where the JSON in it is no workflow."""
+    try:
+        return to_prompt(workflow, object_info)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise QuickstartError(f"the workflow {path} is damaged or no workflow; put the original back.") from error
+
+
 def to_prompt(workflow, object_info):
     """The API prompt of a workflow file of the page: what the page sends when Run is pressed.
 
-    workflow: the page's JSON; object_info: the host's answer to /object_info. Notes are left out.
+    workflow: the page's JSON; object_info: the host's answer to /object_info. Notes are left out. Widgets that the file
+    has no values for, as it was saved with an older version, are at their defaults.
     """
     source = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
@@ -360,10 +403,10 @@ def to_prompt(workflow, object_info):
         options = {**declared.get("required", {}), **declared.get("optional", {})}
         for slot in node.get("inputs", []):
             if "widget" in slot:
-                inputs[slot["name"]] = next(values)
                 details = options[slot["name"]][1] if len(options[slot["name"]]) > 1 else {}
+                inputs[slot["name"]] = next(values, details.get("default"))
                 if details.get("control_after_generate"):
-                    next(values)
+                    next(values, None)
             if slot.get("link") is not None:
                 inputs[slot["name"]] = source[slot["link"]]
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
@@ -372,13 +415,10 @@ def to_prompt(workflow, object_info):
 
 def execute(address, process, prompt):
     """Queues a prompt, waits for it and gives the files that its output nodes saved."""
-    try:
-        queued = get_json(address + "/prompt", {"prompt": prompt})
-    except urllib.error.HTTPError as error:
-        raise QuickstartError(f"ComfyUI refused the workflow: {error.read().decode(errors='replace')[:400]}") from error
+    queued = ask(address + "/prompt", {"prompt": prompt})
     started = time.monotonic()
     while True:
-        history = get_json(f"{address}/history/{queued['prompt_id']}").get(queued["prompt_id"])
+        history = ask(f"{address}/history/{queued['prompt_id']}").get(queued["prompt_id"])
         if history:
             break
         if process.poll() is not None:
@@ -388,7 +428,8 @@ def execute(address, process, prompt):
     progress(None)
     for event, data in history["status"]["messages"]:
         if event == "execution_error":
-            raise QuickstartError(f"the node {data['node_type']} failed: {data['exception_message'].strip()}")
+            reason = data["exception_message"].strip().partition("\n")[0]
+            raise QuickstartError(f"the node {data['node_type']} failed: {reason.rstrip('.')}.")
     return [image for output in history["outputs"].values() for image in output.get("images", [])]
 
 
@@ -408,11 +449,11 @@ def progress(text):
 
 def make_pictures(comfyui, python):
     """The main job: the quickstart workflow, executed by the real host."""
+    workflow = read_workflow(WORKFLOW)
     OUTPUT.mkdir(exist_ok=True)
     say("Starting ComfyUI")
     with server(comfyui, python, free_port()) as (address, process):
-        workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-        prompt = to_prompt(workflow, get_json(address + "/object_info"))
+        prompt = prompt_of(WORKFLOW, workflow, ask(address + "/object_info"))
         images = execute(address, process, prompt)
     for image in images:
         if image["type"] == "output":

@@ -36,7 +36,7 @@ def scope(model):
 
     guided, trace = SaddleFreeGuidance.execute(model, 2.0, 0, 0.0, 1.0, 0.0, 1, 1).result
     pictures = drawn(guided).repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
-    plot, heat = CurvatureScope.execute(trace, None, 0.6, pictures).result
+    plot, heat = CurvatureScope.execute(trace, {"samples": pictures}, 0.6, pictures).result
     strip = torch.cat(list(heat), dim=1)  # [256, IMAGES * 256, 3]
     return torch.cat([plot[0], strip], dim=0)[None]
 

@@ -62,8 +62,8 @@ def auto(scale, weaken=None):
 
 
 def both(saddle_free_scale, auto_scale):
-    """Saddle-free and auto-guidance together as a row's `guide`."""
-    first, second = saddle_free(saddle_free_scale), auto(auto_scale)
+    """Saddle-free guidance at every call and auto-guidance together as a row's `guide`."""
+    first, second = saddle_free(saddle_free_scale, refresh_every=1), auto(auto_scale)
     return lambda model, weak, seed: second(first(model, weak, seed), weak, seed)
 
 
@@ -72,18 +72,27 @@ def weakened(method, strength):
     return lambda model: node("WeakenModel", model=model, method=method, strength=strength)
 
 
+def saddle_free_rows(scale):
+    """Saddle-free guidance with its default schedule of probes and with a probe at every call."""
+    return [
+        Method(f"saddle-free {scale:g}, automatic", saddle_free(scale)),
+        Method(f"saddle-free {scale:g}, every call", saddle_free(scale, refresh_every=1)),
+    ]
+
+
 def methods(task):
     """The rows of a task's table."""
     rows = [Method("no guidance"), Method("no guidance, twice the steps", step_factor=2)]
     if task == "conditional":
         rows += [Method(f"CFG {scale:g}", cfg=scale) for scale in (1.5, 2.0, 4.0)]
-        rows += [Method(f"saddle-free {scale:g}", saddle_free(scale)) for scale in (2.0, 4.0)]
-        rows += [Method("auto-guidance 1.5", auto(1.5)), Method("saddle-free 2 + auto-guidance 1.5", both(2.0, 1.5))]
-        return [*rows, Method("saddle-free 2 + auto-guidance 1.5, 2/3 of the steps", both(2.0, 1.5), step_factor=2 / 3)]
-    rows += [Method(f"saddle-free {scale:g}", saddle_free(scale)) for scale in (1.0, 2.0, 4.0, 8.0)]
+        rows += [row for scale in (2.0, 4.0) for row in saddle_free_rows(scale)]
+        name = "saddle-free 2, every call + auto-guidance 1.5"
+        rows += [Method("auto-guidance 1.5", auto(1.5)), Method(name, both(2.0, 1.5))]
+        return [*rows, Method(f"{name}, 2/3 of the steps", both(2.0, 1.5), step_factor=2 / 3)]
+    rows += [row for scale in (1.0, 2.0, 4.0, 8.0) for row in saddle_free_rows(scale)]
     rows += [Method(f"auto-guidance {scale:g}", auto(scale)) for scale in (1.5, 2.0, 3.0)]
     for scales in ((2.0, 1.5), (4.0, 1.5)):
-        name = "saddle-free {:g} + auto-guidance {:g}".format(*scales)
+        name = "saddle-free {:g}, every call + auto-guidance {:g}".format(*scales)
         rows += [Method(name, both(*scales)), Method(f"{name}, 2/3 of the steps", both(*scales), step_factor=2 / 3)]
     return rows + [
         Method(f"auto-guidance 1.5, {method} {strength:g}", auto(1.5, weakened(method, strength)))
@@ -168,7 +177,10 @@ def run(arguments):
 
     classifier = load_classifier()
     real = real_features(classifier)
-    models = load_demo_model("model"), load_demo_model("weak")
+    models = [load_demo_model(name) for name in ("model", "weak")]
+    if arguments.dtype != "float32":
+        for model in models:
+            model.set_model_compute_dtype(getattr(torch, arguments.dtype))
     rows = [row for row in methods(arguments.task) if any(part in row.name for part in arguments.rows)]
     progress = tqdm(total=len(rows) * arguments.seeds, unit="set")
     for row in rows:
@@ -202,6 +214,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=["unconditional", "conditional"], default="unconditional")
     parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only rows with a part in their name")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
@@ -212,8 +225,8 @@ def main():
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
     load_pack()
     rows = run(arguments)
-    print(f"\n{arguments.task}, {arguments.sampler}, {arguments.steps} steps, {arguments.samples} images a seed, "
-          f"{arguments.seeds} seeds\n")
+    print(f"\n{arguments.task}, {arguments.sampler}, {arguments.steps} steps, {arguments.dtype}, {arguments.samples} "
+          f"images a seed, {arguments.seeds} seeds\n")
     print(table(rows))
 
 

@@ -2,11 +2,13 @@
 
 from .automatic import automatic_probe_radius
 from .power_iteration import inner, jacobian_vector_product, orthonormalise
+from .refresh import ProbeSchedule
 from .tracker import CurvatureEstimate, CurvatureTracker
 
 __all__ = [
     "CurvatureEstimate",
     "CurvatureTracker",
+    "ProbeSchedule",
     "automatic_probe_radius",
     "inner",
     "jacobian_vector_product",

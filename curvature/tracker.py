@@ -37,13 +37,14 @@ class CurvatureTracker:
     iterating J finds the largest algebraic eigenvalue of H. A learned Jacobian is not symmetric; what is found is then
     its dominant right eigenvector. With several directions this is block iteration, re-orthogonalised at every step.
 
-    seed: integer; another seed, another start. probe_radius: step of the finite difference in units of std, > 0.
+    seed: integer; another seed, another start. probe_radius: step of the finite difference in units of std, > 0, or a
+    function that gives it, [directions, B], from the last Rayleigh quotients [directions, B], 0 where there are none.
     directions: how many eigen-directions, >= 1. image_keys: one integer per image that chooses its start; by default
     its place in the batch. The start never depends on the image, the score or the denoised prediction.
     """
 
     def __init__(self, seed=0, probe_radius=0.1, directions=1, image_keys=None):
-        if not probe_radius > 0:
+        if not callable(probe_radius) and not probe_radius > 0:
             raise ValueError(f"probe_radius is {probe_radius}; it must be above 0, usually 0.03 to 1.")
         if not (isinstance(directions, int) and directions >= 1):
             raise ValueError(f"directions is {directions!r}; it must be a whole number of at least 1.")
@@ -57,25 +58,28 @@ class CurvatureTracker:
         """Begins a new run: forgets the tracked vectors and the last estimate."""
         self._shape = None
         self._vectors = None  # [directions, B, N]
+        self._radius = None  # of the last probe, a float or [directions, B, 1]
         self._estimate = None
 
     def probe(self, x, *, std):
-        """Where the model must be evaluated next: x + probe_radius * std * v, [directions * B, ...], direction-major.
+        """Where the model must be evaluated next: x + radius * std * v, [directions * B, ...], direction-major.
 
         x: [B, ...] of any rank >= 2; std: float or [B]. A new shape of x begins anew from random vectors.
         """
         if x.ndim < 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; it must be [batch, ...] with at least two dimensions.")
         self._start(x)
-        step = self.probe_radius * _per_image(std, self._vectors) * self._vectors
+        self._radius = self._next_radius()
+        step = self._radius * _per_image(std, self._vectors) * self._vectors
         probes = x.to(self._vectors.dtype).flatten(1) + step  # [directions, B, N]
         return probes.reshape(-1, *x.shape[1:]).to(x.dtype)
 
-    def update(self, denoised, probed, *, alpha, std):
+    def update(self, denoised, probed, *, alpha, std, images=None):
         """The estimate from D(x) and D(probe); moves the tracked vectors one power-iteration step.
 
         denoised: [B, ...]; probed: [directions * B, ...]; alpha, std: floats or [B], x = alpha * x0 + std * noise.
-        Where an image's values are not finite, its vectors and its last estimate stay as they were.
+        images: which ones were probed, a boolean [B], all by default; the others keep their vectors and their estimate.
+        Where an image's values are not finite, its vectors and its last estimate stay as they were, too.
         """
         if self._vectors is None:
             raise RuntimeError("update() was called before probe(); a run begins with probe().")
@@ -87,25 +91,29 @@ class CurvatureTracker:
         vectors = self._vectors
         alpha, std = _per_image(alpha, vectors), _per_image(std, vectors)  # [B or 1, 1]
         difference = probed.to(vectors.dtype).reshape(vectors.shape) - denoised.to(vectors.dtype).flatten(1)
-        response = jacobian_vector_product(difference, alpha=alpha, std=std, radius=self.probe_radius)
+        response = jacobian_vector_product(difference, alpha=alpha, std=std, radius=self._radius)
         rayleigh = inner(vectors, response)
         moved = orthonormalise(difference, fallback=vectors)
         finite = (inner(response, response).isfinite() & moved.isfinite().all(dim=-1)).all(dim=0)  # [B]
-
-        if self._estimate is None:
-            last_response, last_rayleigh = torch.zeros_like(response), torch.zeros_like(rayleigh)
-        else:
-            last_response, last_rayleigh = self._estimate.response.reshape(vectors.shape), self._estimate.rayleigh
+        last = self._estimate
+        probed = torch.ones_like(finite) if images is None else images
+        taken = finite & probed
+        kept = taken[:, None]  # [B, 1]
         self._estimate = CurvatureEstimate(
-            direction=vectors.reshape(self._shape),
-            response=torch.where(finite[:, None], response, last_response).reshape(self._shape),
-            rayleigh=torch.where(finite, rayleigh, last_rayleigh),
+            direction=torch.where(probed[:, None], vectors, last.direction.flatten(2)).reshape(self._shape),
+            response=torch.where(kept, response, last.response.flatten(2)).reshape(self._shape),
+            rayleigh=torch.where(taken, rayleigh, last.rayleigh),
             sigma_hat=(std / alpha).expand(len(finite), 1).squeeze(1),
-            finite=finite,
+            finite=torch.where(probed, finite, last.finite),
             dtype=denoised.dtype,
         )
-        self._vectors = torch.where(finite[:, None], moved, vectors)
+        self._vectors = torch.where(kept, moved, vectors)
         return self._estimate
+
+    def _next_radius(self):
+        if callable(self.probe_radius):
+            return self.probe_radius(self._estimate.rayleigh)[..., None]
+        return self.probe_radius
 
     def _start(self, x):
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -123,7 +131,11 @@ class CurvatureTracker:
         ).to(x.device, dtype)
         self._shape = shape
         self._vectors = orthonormalise(start, fallback=start)
-        self._estimate = None
+        nothing = torch.zeros_like(start)
+        self._estimate = CurvatureEstimate(
+            direction=self._vectors.reshape(shape), response=nothing.reshape(shape), rayleigh=nothing[..., 0],
+            sigma_hat=nothing[0, :, 0], finite=nothing[0, :, 0] == 0, dtype=x.dtype,
+        )
 
 
 def _gaussian(size, *identity):

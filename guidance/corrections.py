@@ -28,7 +28,7 @@ def saddle_free(estimate, *, scale):
     rank = estimate.response.ndim
     acts = _expand((estimate.rayleigh > 1) & estimate.finite, rank)
     push = scale * _expand(estimate.sigma_hat[None], rank) * estimate.response
-    return torch.where(acts, push, 0).sum(dim=0).to(estimate.dtype)
+    return _finite(torch.where(acts, push, 0).sum(dim=0).to(estimate.dtype))
 
 
 def _away_from(denoised, other, scale):
@@ -37,9 +37,12 @@ def _away_from(denoised, other, scale):
             f"the two predictions have shapes {tuple(denoised.shape)} and {tuple(other.shape)}; they must be equal."
         )
     dtype = torch.float64 if denoised.dtype == torch.float64 else torch.float32
-    correction = (scale - 1) * (denoised.to(dtype) - other.to(dtype))
+    return _finite(((scale - 1) * (denoised.to(dtype) - other.to(dtype))).to(denoised.dtype))
+
+
+def _finite(correction):
     finite = correction.flatten(1).isfinite().all(dim=1)
-    return torch.where(_expand(finite, correction.ndim), correction, 0).to(denoised.dtype)
+    return torch.where(_expand(finite, correction.ndim), correction, 0)
 
 
 def _expand(values, rank):

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..guidance import auto_guidance
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
+from .inputs import checked
 from .weak_model import WeakModel, refuse_misfit, with_own_weights
 
 
@@ -38,9 +39,9 @@ class AutoGuidanceRun(GuidedRun):
 
     def correction(self, args):
         """The auto-guidance correction at this call."""
-        cond, denoised = self.predictions.main(args)
-        weak_denoised = self.weak.denoised(cond, args["input"], args["sigma"])
-        correction = auto_guidance(denoised, weak_denoised, scale=self.scale)
+        main = self.predictions.main(args)
+        weak_denoised = self.weak.denoised(main, args["input"], args["sigma"])
+        correction = auto_guidance(main.denoised, weak_denoised, scale=self.scale)
         self.note_acted((correction != 0).any())
         return correction
 
@@ -84,6 +85,7 @@ class AutoGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, weak_model, scale, start_percent, end_percent):
         """A clone of the model with the guidance attached, or the model itself when scale is 1."""
         if scale == 1:

@@ -3,6 +3,7 @@
 import torch
 from comfy_api.latest import io
 
+from .inputs import checked
 from .live_trace import Trace
 from .scope_images import heat_map, plot, require_matplotlib
 
@@ -53,6 +54,7 @@ class CurvatureScope(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, trace, latent, opacity, images=None):
         """The plot, the heat maps, and the trace for the drawing in the node."""
         require_matplotlib()

@@ -11,9 +11,10 @@ import comfy.sd
 import comfy.supported_models_base
 import torch
 from comfy_api.latest import io
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from .demo_network import CLASSES, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, DemoUNet
+from .inputs import checked
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "workflows" / "demo_model"
 NO_CLASS = "none"
@@ -37,30 +38,41 @@ class DemoConfig(comfy.supported_models_base.BASE):
 
 
 def load_demo_model(name, disable_dynamic=False):
-    """A ModelPatcher of `model` or `weak` with the bundled weights; FileNotFoundError says how to get them back.
+    """A ModelPatcher of `model` or `weak` with the bundled weights; an error says how to get them back.
 
     disable_dynamic: for the host, which calls the loader again when it wants weights of its own.
     """
-    path = WEIGHTS / f"{name}.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"the demo model's weights {path.name} are not in {path.parent}; install the pack again, "
-            "or train them with benchmarks/train_demo.py."
-        )
-    with safe_open(path, framework="pt") as file:
-        facts = json.loads(file.metadata()["config"])
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    config = DemoConfig({"width": facts["width"], "blocks": facts["blocks"], "dtype": torch.float32})
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
-    model = comfy.model_base.BaseModel(
-        config, comfy.model_base.ModelType.EDM, device=offload_device, unet_model=DemoUNet
-    )
-    model.diffusion_model.load_state_dict(weights)
+    model = _model_with_weights(WEIGHTS / f"{name}.safetensors", offload_device)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     patcher.cached_patcher_init = (load_demo_model, (name,))
     return patcher
+
+
+def _model_with_weights(path, device):
+    """The host's model of a file's weights; FileNotFoundError or ValueError where there is none or another one."""
+    mend = "install the pack again, or train them with benchmarks/train_demo.py."
+    if not path.exists():
+        raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {mend}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["config"])
+            sizes = {name: int(facts[name]) for name in ("width", "blocks")}
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {mend}") from error
+    config = DemoConfig({**sizes, "dtype": torch.float32})
+    model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=DemoUNet)
+    if _shapes(weights) != _shapes(model.diffusion_model.state_dict()):
+        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {mend}")
+    model.diffusion_model.load_state_dict(weights)
+    return model
+
+
+def _shapes(weights):
+    return {name: tuple(value.shape) for name, value in weights.items()}
 
 
 def class_conditioning(digit):
@@ -104,6 +116,7 @@ class SaddleFreeDemoModel(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, digit):
         """The model, its weak version, the pixel-space VAE and the conditioning."""
         vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})

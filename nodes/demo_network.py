@@ -8,6 +8,7 @@ from torch import nn
 
 CLASSES = 10
 IMAGE_SIZE = 32
+SIDE = 4  # each side is halved twice
 SIGMA_DATA = 0.5
 SIGMA_MIN, SIGMA_MAX = 0.01, 40.0
 HEAD_WIDTH = 24
@@ -75,6 +76,12 @@ class DemoUNet(nn.Module):
         self.exit = ops.Conv2d(width, 12, 3, padding=1, **factory)
 
     def forward(self, x, timesteps, context=None, transformer_options=None, **kwargs):
+        height, width = x.shape[-2:]
+        if height % SIDE or width % SIDE or 0 in (height, width):
+            raise ValueError(
+                f"the demo model draws pictures whose sides are a multiple of {SIDE} pixels, best "
+                f"{IMAGE_SIZE}x{IMAGE_SIZE}, and this latent is {width}x{height}; give it an empty latent of that size."
+            )
         frequencies = torch.exp(torch.linspace(0, math.log(100), 32, device=x.device))
         angles = timesteps.float()[:, None] * frequencies  # [B, 32]
         embedding = self.embed_time(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from .inputs import checked, refuse_odd
 from .saddle_free import SaddleFreeGuidance
 from .sweep_grid import grid_image
 from .sweep_values import combinations
@@ -43,17 +44,23 @@ class GuidanceSweep(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, parameter, values, second_parameter, second_values):
-        """True, or what is wrong with the lists, for the page to show on the node before anything is sampled."""
-        if None in (parameter, values, second_parameter, second_values):  # comes from another node, not known yet
+    def validate_inputs(cls, parameter=None, values=None, second_parameter=None, second_values=None):
+        """True, or what is wrong with the lists, for the page to show on the node before anything is sampled.
+
+        None is what comes from another node and is not known yet, or is missing, of which the host tells.
+        """
+        given = [parameter, values, second_parameter, second_values]
+        if None in given:
             return True
         try:
-            _cells(parameter, values, second_parameter, second_values)
+            refuse_odd(_list_inputs(), dict(zip((item.id for item in _list_inputs()), given)))
+            _cells(*given)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
+    @checked
     def execute(
         cls, model, positive, negative, latent_image, vae, seed, steps, cfg, sampler_name, scheduler, denoise,
         parameter, values, second_parameter, second_values, **knobs,
@@ -103,10 +110,13 @@ class GuidanceSweepGrid(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, labels, **cells):
         """The grid and the latents."""
         rows = [row.split("\t") for row in labels.split("\n")]
         count = sum(map(len, rows))
+        for place in range(count):
+            refuse_odd([io.Image.Input(f"image_{place}"), io.Latent.Input(f"latent_{place}")], cells)
         image = grid_image([cells[f"image_{place}"] for place in range(count)], rows)
         samples = [cells[f"latent_{place}"]["samples"] for place in range(count)]
         return io.NodeOutput(image, {"samples": _joined(samples)})
@@ -123,17 +133,11 @@ def _joined(samples):
 
 
 def _cells(parameter, values, second_parameter, second_values):
-    lists = [(parameter, _knob(parameter, "parameter"), values, "values")]
-    if second_parameter != "none":
-        lists.append((second_parameter, _knob(second_parameter, "second_parameter"), second_values, "second_values"))
-    return combinations(lists)
-
-
-def _knob(parameter, name):
     knobs = {item.id: item for item in _guidance_inputs()}
-    if parameter not in knobs:
-        raise ValueError(f"{name} is {parameter!r} and must be one of {', '.join(knobs)}.")
-    return knobs[parameter]
+    lists = [(parameter, knobs[parameter], values, "values")]
+    if second_parameter != "none":
+        lists.append((second_parameter, knobs[second_parameter], second_values, "second_values"))
+    return combinations(lists)
 
 
 def _defaults():

@@ -8,7 +8,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
 from ..guidance import SigmaWindow
-from .host import RawPredictions
+from .host import RawPredictions, why_not_asked
 
 KEY = "saddle_free_guidance"
 IMAGE_KEYS = "saddle_free_image_keys"  # among the transformer options of a weak model
@@ -50,7 +50,7 @@ class GuidedRun:
         if self.window is not None and not self.window.contains(float(args["sigma"][0])):
             start, end = self.percents
             return f"sigma was outside start_percent {start:g} to end_percent {end:g}"
-        return None
+        return why_not_asked(args["model_options"])
 
     def why_ineffective(self):
         """Why active calls changed nothing, as the end of a sentence."""

@@ -1,17 +1,20 @@
 """The Saddle-Free Guidance node and what one sampling run of it remembers."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..curvature import CurvatureTracker, automatic_probe_radius
+from ..curvature import CurvatureTracker, ProbeSchedule, automatic_probe_radius
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
-from .host import coordinates, evaluate, image_keys, refuse_unusable, unpacked
+from .host import amplification, coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
+from .inputs import checked
 from .live_trace import LiveTrace, Trace
+
+AUTOMATIC = 0  # of refresh_every
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class SaddleFreeRun(GuidedRun):
         self.tracker = None
         self.estimate = None
         self.position = None
+        self.probes = None
         self.latent_shapes = None
         self.trace = trace
         self.trace.begin(self.schedule, self.window)
@@ -68,53 +72,68 @@ class SaddleFreeRun(GuidedRun):
 
     def correction(self, args):
         """The saddle-free correction, from the estimate of this call or the one in use."""
-        if self._due(args):
-            self.estimate = self._probe(args)
-            self.position = None if self.settings.refresh_every == 1 else self._position(args)
+        alpha, std = coordinates(args["model"].model_sampling, args["sigma"])
+        images = self._due(args, std / alpha)
+        if images:
+            self.estimate = self._probe(args, images, alpha, std)
             self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
-        correction = saddle_free(self.estimate, scale=self.settings.scale)
-        directions = unpacked(self.estimate.direction, self.latent_shapes)
-        self.trace.add(args["sigma"][0], self.estimate, correction, directions)
+        estimate = replace(self.estimate, sigma_hat=std / alpha)
+        correction = saddle_free(estimate, scale=self.settings.scale)
+        directions = unpacked(estimate.direction, self.latent_shapes)
+        self.trace.add(args["sigma"][0], estimate, correction, directions)
         return correction
 
     def why_idle(self, args):
-        """Also beside EasyCache, whose answers to probes are not the model's."""
-        cache = args["model_options"].get("transformer_options", {}).get("easycache")
-        if getattr(cache, "name", None) == "EasyCache":
-            return "EasyCache would answer the probes from its cache; remove one of the two, or use LazyCache"
-        return super().why_idle(args)
+        """Also where the model would not answer the probes itself."""
+        return super().why_idle(args) or why_not_probed(args["model_options"])
 
     def why_ineffective(self):
         """The model was nowhere undecided."""
         return f"the model showed no positive curvature at any of {self.active_calls} calls"
 
-    def _due(self, args):
-        if self.settings.refresh_every == 1:
-            return True
-        reusable = self.estimate is not None and self.estimate.response.shape[1:] == args["input"].shape
-        return not reusable or abs(self._position(args) - self.position) >= self.settings.refresh_every
+    def _due(self, args, sigma_hat):
+        """The places of the images to probe at this call."""
+        x, every = args["input"], self.settings.refresh_every
+        reusable = self.estimate is not None and self.estimate.response.shape[1:] == x.shape
+        if every == AUTOMATIC:
+            if not reusable:
+                self.probes = ProbeSchedule.start(len(x), x.device)
+            return self.probes.due(sigma_hat).nonzero().flatten().tolist()
+        if every > 1 and reusable and abs(self._position(args) - self.position) < every:
+            return []
+        return list(range(len(x)))
 
     def _position(self, args):
         return schedule_position(float(args["sigma"][0]), self.schedule)
 
-    def _probe(self, args):
-        x, sigma = args["input"], args["sigma"]
+    def _probe(self, args, images, alpha, std):
+        x, every = args["input"], self.settings.refresh_every
         if self.tracker is None:
-            self.tracker = self._make_tracker(args["model"], x)
-        alpha, std = coordinates(args["model"].model_sampling, sigma)
-        cond, denoised = self.predictions.main(args)
+            self.tracker = self._make_tracker(x)
+        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args)
+        main = self.predictions.main(args)
         probes = self.tracker.probe(x, std=std).split(len(x))
-        probed = torch.cat([evaluate(args, cond, probe) for probe in probes])
-        return self.tracker.update(denoised, probed, alpha=alpha, std=std)
+        probed = torch.cat([self.predictions.elsewhere(args, main, probe, images) for probe in probes])
+        chosen = torch.zeros(len(x), dtype=torch.bool).index_fill(0, torch.tensor(images), True).to(x.device)
+        estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=chosen)
+        if every == AUTOMATIC:
+            self.probes = self.probes.after(estimate, chosen)
+        elif every > 1:
+            self.position = self._position(args)
+        return estimate
 
-    def _make_tracker(self, model, x):
+    def _automatic_radius(self, args):
+        model = args["model"]
+        return functools.partial(
+            automatic_probe_radius, model.get_dtype_inference(), args["input"][0].numel(),
+            amplification=amplification(model.model_sampling, args["sigma"]),
+        )
+
+    def _make_tracker(self, x):
         size = x[0].numel()
         keys = self.image_keys if self.image_keys is not None and len(self.image_keys) == len(x) else None
         return CurvatureTracker(
-            seed=self.settings.guidance_seed,
-            probe_radius=self.settings.probe_radius or automatic_probe_radius(model.get_dtype_inference(), size),
-            directions=min(self.settings.directions, size),
-            image_keys=keys,
+            seed=self.settings.guidance_seed, directions=min(self.settings.directions, size), image_keys=keys
         )
 
 
@@ -131,7 +150,7 @@ class SaddleFreeGuidance(io.ComfyNode):
             description=(
                 "Better and more varied pictures from the model you have: while sampling, finds the direction in which "
                 "the model is undecided between two pictures and pushes the sample out of it. No labels, no second "
-                "model, no training. Costs one extra model evaluation per call."
+                "model, no training. Costs a few extra model evaluations per picture."
             ),
             search_aliases=["SFG", "saddle", "curvature guidance", "guidance without negative prompt"],
             inputs=[
@@ -151,13 +170,15 @@ class SaddleFreeGuidance(io.ComfyNode):
                 io.Float.Input(
                     "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
                     tooltip="How far from the sample the model is asked a second time, in units of the noise level. "
-                    "0 chooses by the model's precision and the latent's size. Useful range 0.05 to 0.5: too small "
-                    "drowns in rounding, too large blurs the direction. Has no off.",
+                    "0 chooses by the model's precision, the latent's size and the curvature found. Useful range 0.05 "
+                    "to 0.5 in full precision, 0.5 to 8 in half precision, more for larger latents: too small drowns "
+                    "in rounding, too large blurs the direction. Has no off.",
                 ),
                 io.Int.Input(
-                    "refresh_every", default=1, min=1, max=64, advanced=True,
-                    tooltip="Estimate the direction anew every so many steps and reuse the push in between. 1 is "
-                    "every call (best, reuse off); 2 to 4 cost less and want a slightly larger scale.",
+                    "refresh_every", default=0, min=0, max=64, advanced=True,
+                    tooltip="How often the direction is estimated anew; in between its push is reused. 0 decides by "
+                    "sigma and by the curvature found, which takes about 4 to 10 extra evaluations per picture. 1 is "
+                    "every call (reuse off); 2 to 4 are every so many steps.",
                 ),
                 io.Int.Input(
                     "directions", default=1, min=1, max=16, advanced=True,
@@ -177,6 +198,7 @@ class SaddleFreeGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions):
         """A clone of the model with the guidance attached, or the model itself when scale is 0; and the trace."""
         refuse_unusable(model.get_model_object("model_sampling"))

@@ -28,7 +28,7 @@ def _parse(knob, item, name):
         value = math.nan
     if not math.isfinite(value):
         kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} holds {item!r}, which is not {kind}; {knob.id} takes {kind} from {_range(knob)}.")
+        raise ValueError(f"{name} holds {item[:40]!r}, which is not {kind}; {knob.id} takes one from {_range(knob)}.")
     if not knob.min <= value <= knob.max:
         raise ValueError(f"{name} holds {item}, but {knob.id} must be from {_range(knob)}; change or remove it.")
     return value

@@ -1,15 +1,18 @@
 """The weak model of auto-guidance: whether it fits the main one, weights of its own, and its part in a sampling run."""
 
+import dataclasses
 import math
+import os
 
 import comfy.hooks
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
 from .guided_run import IMAGE_KEYS, without_guidance
-from .host import image_keys, prediction_type
+from .host import Coupling, image_keys, prediction_type
 
 TEXT_WIDTHS = ("context_dim", "context_in_dim", "text_dim")
 
@@ -49,7 +52,22 @@ def with_own_weights(model, weak):
             "weak_model shares its weights with model and cannot be loaded a second time, because its loader left no "
             "record of the file. Save one of the two as a checkpoint and load it with a core loader node."
         )
-    return weak.clone(force_deepcopy=True), False
+    return _loaded_again(weak), False
+
+
+def _loaded_again(weak):
+    """A clone with weights of its own; ValueError names the file where it cannot be loaded a second time."""
+    try:
+        return weak.clone(force_deepcopy=True)
+    except Exception as error:
+        if comfy.model_management.is_oom(error):
+            raise
+        file = next((os.path.basename(item) for item in weak.cached_patcher_init[1] if isinstance(item, str)), "?")
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"weak_model shares its weights with model and cannot be loaded a second time from {file}: {reason}. Put "
+            "the file back, or connect another checkpoint."
+        ) from error
 
 
 class WeakModel:
@@ -66,6 +84,7 @@ class WeakModel:
         self.image_keys = image_keys(noise)
         self.latent_shapes = None
         self.model = self.conds = self.options = None
+        self.coupling = Coupling()
 
     def sample(self, executor, *args, **kwargs):
         """The main model's sampling inside the weak one's OUTER_SAMPLE wrappers, which set up their per-run state."""
@@ -102,6 +121,7 @@ class WeakModel:
                     self.model, noise, self.guider.conds, device, latent_image, denoise_mask, extra_args.get("seed"),
                     latent_shapes=self.latent_shapes,
                 )
+                _follow_schedule(self.conds, main.inner_model)
             self.options = comfy.model_patcher.create_model_options_clone(options)
             self.options.setdefault("transformer_options", {}).update(
                 {"sample_sigmas": sigmas, IMAGE_KEYS: self.image_keys}
@@ -117,11 +137,16 @@ class WeakModel:
             comfy.samplers.cast_to_load_options(options, device=patcher.offload_device)
             self.model = self.conds = self.options = None
 
-    def denoised(self, cond, x, sigma):
-        """The weak model's denoised prediction at x [B, ...] and sigma [B] for `cond`, one of the main guider's."""
+    def denoised(self, main, x, sigma):
+        """The weak model's denoised prediction at x and sigma [B] for the condition of `main`, an Evaluated."""
+        own = dataclasses.replace(main, conds=[self._own(cond) for cond in main.conds])
+        return self.coupling.evaluate(own, x, sigma, self.model, self.options)
+
+    def _own(self, cond):
+        if cond is None:
+            return None
         names = (name for name, known in self.main.conds.items() if known is cond)
-        cond = self.conds[next(names, next(iter(self.conds)))]
-        return comfy.samplers.calc_cond_batch(self.model, [cond], x, sigma, self.options)[0]
+        return self.conds[next(names, next(iter(self.conds)))]
 
 
 def _facts(patcher):
@@ -168,16 +193,41 @@ def _same(one, other):
     return isinstance(one, (str, int, float)) and one == other
 
 
+def _follow_schedule(conds, model):
+    """Says by the schedule of `model`, whichever model evaluates them, when ranges, ControlNets and keyframes apply."""
+    percent_to_sigma = model.model_sampling.percent_to_sigma
+    for entries in conds.values():
+        comfy.samplers.calculate_start_end_timesteps(model, entries)
+        for entry in entries:
+            for hook in entry["hooks"].hooks if entry.get("hooks") is not None else ():
+                hook.initialize_timesteps(model)
+            control = entry.get("control")
+            while control is not None:
+                for one in (control, *control.multigpu_clones.values()):
+                    one.timestep_range = tuple(map(percent_to_sigma, one.timestep_percent_range))
+                control = control.previous_controlnet
+
+
 def _copy_conds(conds):
-    """Conditions for another model: a ControlNet keeps per-run state of the model that it was prepared for."""
+    """Conditions for another model: a ControlNet and a hook keep per-run state of the model they were prepared for."""
     copies = {}
 
+    def copy_once(thing, copy):
+        if thing is not None and id(thing) not in copies:
+            copies[id(thing)] = copy(thing)
+        return copies.get(id(thing))
+
     def copy_control(control):
-        if control is not None and control not in copies:
-            copies[control] = control.copy().set_previous_controlnet(copy_control(control.previous_controlnet))
-        return copies.get(control)
+        return control.copy().set_previous_controlnet(copy_once(control.previous_controlnet, copy_control))
+
+    def copy_hooks(hooks):
+        copied = hooks.clone()
+        for hook in copied.hooks:
+            hook.hook_keyframe = copy_once(hook.hook_keyframe, comfy.hooks.HookKeyframeGroup.clone)
+        return copied
 
     def copy_entry(entry):
-        return entry | {"control": copy_control(entry["control"])} if "control" in entry else dict(entry)
+        owned = {"control": copy_control, "hooks": copy_hooks}
+        return entry | {key: copy_once(entry[key], copy) for key, copy in owned.items() if key in entry}
 
     return {name: [copy_entry(entry) for entry in entries] for name, entries in conds.items()}

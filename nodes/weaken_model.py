@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..guidance import noised_further, pruned
 from .guided_run import IMAGE_KEYS
 from .host import UNUSABLE, coordinates, prediction_type
+from .inputs import checked
 
 KEY = "saddle_free_weaken"
 NOISE, PRUNE = "more noise", "pruned weights"
@@ -124,6 +125,7 @@ class WeakenModel(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, method, strength):
         """A weakened clone of the model, or the model itself when strength is 0."""
         if strength == 0:

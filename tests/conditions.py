@@ -90,6 +90,11 @@ def empty_negative(graph, positive, negative):
     return positive, graph.add("ConditioningZeroOut", conditioning=negative)
 
 
+def no_negative(graph, positive, negative):
+    """A negative condition without an entry."""
+    return positive, graph.add("TestNoCondition")
+
+
 def early_only(graph, positive, negative):
     """A positive condition that ends in the middle of sampling, with nothing after it."""
     return graph.add("ConditioningSetTimestepRange", conditioning=positive, start=0.0, end=0.5), negative
@@ -124,6 +129,11 @@ def hints(count, end=1.0):
         return made, output(made, 1)
 
     return conditions
+
+
+def two_hints(graph, positive, negative):
+    """A ControlNet until the middle of sampling, and before it another that ends later."""
+    return hints(1, end=0.5)(graph, *hints(1, end=0.8)(graph, positive, negative))
 
 
 def image_of(index, conditions):

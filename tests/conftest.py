@@ -8,9 +8,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import pack
 import pytest
 import torch
+from seeds import SEED
 
 torch.set_num_threads(1)
 pack.load_pack()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How to have the same random choices again."""
+    terminalreporter.write_line(f"What tests chose at random came from SADDLE_FREE_TEST_SEED={SEED}.")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from host import failure
 from pack import ROOT
 from runs import two_models
 
-KINDS = ("plain", "saddle-free", "auto", "shared", "both", "both shared")
+GUIDED = ("saddle-free", "auto", "shared", "both", "both shared")
 LATENTS = {"demo": (3, 8, 8), "sd3": (16, 4, 4), "flux": (16, 4, 4), "wan": (16, 1, 4, 4)}
 UNDECIDED = {"demo": 1.2, "sd3": 10.0, "flux": 10.0, "wan": 10.0}  # enough for guidance to act on every image
 OF_A_RUN = {"SaddleFreeRun", "AutoGuidanceRun", "WeakModel", "RawPredictions", "CurvatureTracker", "LiveTrace"}
@@ -32,6 +32,7 @@ class Short:
     shape: tuple | None = None  # of one image's latent
     dtype: str = "default"  # in which the models compute
     sigma_max: float | None = None  # of a noise schedule without limits
+    images: tuple | None = None  # first and number of those of the batch that are sampled, None for all
 
     def prompt(self, host, name="run", faults=None):
         """The graph, with a TestFault on the main model ("main"), on the weak ("weak"), and after guidance ("after").
@@ -58,6 +59,8 @@ class Short:
         changed = graph.add("TestKeep", model=fault(changed, "after"), label="guided")
         shape = ",".join(map(str, (self.batch, *(self.shape or LATENTS[self.family]))))
         latent = graph.add("TestLatentOfShape", shape=shape)
+        if self.images is not None:
+            latent = graph.add("LatentFromBatch", samples=latent, batch_index=self.images[0], length=self.images[1])
         samples = sample(
             graph, "KSampler", changed, positive, negative, latent, cfg=self.cfg, steps=self.steps,
             sampler=self.sampler, scheduler="karras",
@@ -78,26 +81,37 @@ class Short:
 
 
 class Runs:
-    """Runs short prompts through executors that keep the models of each family loaded."""
+    """Runs short prompts through executors that keep the models of each family loaded.
 
-    def __init__(self, host):
+    together: through one executor instead, which drops a family's models for those of the next.
+    """
+
+    def __init__(self, host, together=False):
         self.host = host
+        self.together = together
         self.faults = host.record.faults
         self.executors = {}
         self.names = itertools.count()
 
     def attempt(self, short, faults=None):
         """The executor of a run that may fail; its TestFaults have new labels, so nothing but the loaders is cached."""
-        if short.family not in self.executors:
-            self.executors[short.family] = self.host.executor(cached=True)
+        key = None if self.together else short.family
+        if key not in self.executors:
+            self.executors[key] = self.host.executor(cached=True)
         self.name = str(next(self.names))
-        return self.host.run(short.prompt(self.host, self.name, faults), self.executors[short.family])
+        return self.host.run(short.prompt(self.host, self.name, faults), self.executors[key])
 
     def latent(self, short, faults=None):
         """The latent of a run that must succeed."""
         executor = self.attempt(short, faults)
         assert executor.success, failure(executor)
         return self.host.record.latents["run"]
+
+    def start_anew(self):
+        """Forgets what is cached and takes all models out of memory."""
+        self.executors.clear()
+        self.host.record.clear()
+        self.host.unload()
 
     def phases(self, where):
         """What each pass of the model of the last run was for: "base" or "extra"."""
@@ -106,6 +120,11 @@ class Runs:
     def struck(self):
         """How many faults happened in the last run."""
         return sum(self.faults.struck.values())
+
+
+def one(text, place="model", at="1", where="main", images=""):
+    """The faults of a prompt that has one."""
+    return {where: {"kind": text, "place": place, "at": str(at), "images": images}}
 
 
 @contextlib.contextmanager

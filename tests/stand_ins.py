@@ -32,6 +32,7 @@ LTXAV = {
 FAMILIES = {
     "sd15": Family("checkpoints", (4, 8, 8), (4, 768)),
     "sd15_middle": Family("checkpoints", (4, 8, 8), (4, 768)),  # with the block that perturbed attention changes
+    "sd15_inpaint": Family("checkpoints", (4, 8, 8), (4, 768)),  # is shown the mask and the picture under it
     "sd21": Family("checkpoints", (4, 8, 8), (4, 1024)),
     "sdxl": Family("checkpoints", (4, 8, 8), (4, 2048), 1280),
     "sdxl_v": Family("checkpoints", (4, 8, 8), (4, 2048), 1280, (("v_pred", 0.0), ("ztsnr", 0.0))),
@@ -145,7 +146,10 @@ def _unet(name):
         config |= {"num_res_blocks": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1]}
         if name.startswith("sd15"):
             middle = 1 if name == "sd15_middle" else -2
-            return config | {"context_dim": 768, "num_heads": 8, "transformer_depth_middle": middle}
+            channels = 9 if name == "sd15_inpaint" else 4
+            return config | {
+                "context_dim": 768, "num_heads": 8, "transformer_depth_middle": middle, "in_channels": channels
+            }
         return config | {"context_dim": 1024, "num_head_channels": 64, "use_linear_in_transformer": True}
     return config | {
         "num_res_blocks": [3], "transformer_depth": [0, 2, 5], "transformer_depth_output": [0, 0, 0, 1],

@@ -10,17 +10,7 @@ import torch
 from graphs import guided, steered
 from runs import close, two_models
 from test_auto_guidance import second_copy
-from variants import Setup, Variant, independent_of_step, sampled, unchanged
-
-# How far x itself is added to a stand-in whose random weights leave no direction undecided.
-ADDED = {"sd3": 3.0, "sd35": 3.0, "flux": 3.0, "wan": 3.0, "ltxav": 10.0}
-
-
-def undecided(family):
-    """Makes saddles in a stand-in that has none."""
-    if family not in ADDED:
-        return unchanged
-    return lambda graph, model: graph.add("TestUndecided", model=model, amount=ADDED[family])
+from variants import Setup, Variant, independent_of_step, sampled, unchanged, undecided
 
 
 def saddle_free(graph, model, weak, **knobs):
@@ -34,10 +24,10 @@ def both(graph, model, weak, saddle=1.0, auto=1.5):
 GUIDANCE = {"saddle": saddle_free, "auto": steered, "both": both}
 
 
-def windows(graph, model):
+def windows(graph, model, schedule="standard_static"):
     return graph.add(
         "ContextWindowsManual", model=model, context_length=2, context_overlap=1, closed_loop=False, dim=2,
-        context_schedule="standard_static", context_stride=1, fuse_method="pyramid", freenoise=False,
+        context_schedule=schedule, context_stride=1, fuse_method="pyramid", freenoise=False,
         cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="", causal_window_fix=False,
     )
 
@@ -73,11 +63,16 @@ CASES = {
     "2 texts": Case("sd3", edits.per_image("sd3", 2)),
     "5 texts": Case("sd3", edits.per_image("sd3", 5)),
     "empty negative": Case("sd3", edits.empty_negative, seen_at=(4.0,)),
+    "no negative": Case("sd3", edits.no_negative, at=(4.0,)),
     "1 hint": Case("sd3", edits.hints(1)),
     "2 hints": Case("sd3", edits.hints(2)),
     "5 hints": Case("sd3", edits.hints(5)),
     "reference": Case("flux", edits.reference("1,16,16,16")),
-    "windows": Case("wan", main=windows, batch=1, in_pieces=True),  # the host takes a batch of conditions for frames
+    # The host takes a batch of conditions for frames.
+    "windows": Case("wan", main=windows, batch=1, at=(4.0,), in_pieces=True),
+    "moving windows": Case(
+        "wan", main=partial(windows, schedule="standard_uniform"), batch=1, at=(1.0,), in_pieces=True
+    ),
 }
 
 
@@ -140,8 +135,8 @@ def test_an_image_with_its_own_text_is_the_image_alone(host, cfg):
 
 @pytest.mark.parametrize(
     "conditions",
-    [edits.time_range, edits.hints(1, end=0.5), edits.keyframes],
-    ids=["range", "hint", "keyframes"],
+    [edits.time_range, edits.hints(1, end=0.5), edits.two_hints, edits.keyframes],
+    ids=["range", "hint", "two hints", "keyframes"],
 )
 def test_the_schedule_of_the_main_model_says_when_a_condition_applies(host, conditions):
     """A twin with another shift is asked at the sigma of the main model, hence under the same condition."""
@@ -200,7 +195,7 @@ def differential(graph, model):
         ("sd3", 3, False, "euler", 1.0), ("sd3", 3, False, "heun", 4.0), ("sd3", 1, False, "dpmpp_sde", 4.0),
         ("sd3", 3, True, "euler", 1.0), ("sd3", 3, True, "dpmpp_2m", 4.0), ("flux", 3, False, "euler", 4.0),
         ("wan", 1, False, "euler", 4.0), ("ltxav", 1, False, "euler", 1.0), ("ltxav", 1, False, "heun", 4.0),
-        ("sd15", 3, True, "euler_ancestral", 1.0),
+        ("sd15_inpaint", 3, True, "euler_ancestral", 1.0),
     ],
 )
 def test_protected_pixels_stay(host, family, count, soft, sampler, cfg):

@@ -339,13 +339,41 @@ def test_an_image_is_guided_alike_in_any_batch():
         assert torch.allclose(alone.response[:, 0], batch.response[:, i], atol=1e-9)
 
 
-def test_automatic_radius_grows_with_rounding_and_size_between_its_limits():
-    radius = automatic_probe_radius
-    assert radius(torch.float32, 64) == radius(torch.float32, 4096) == 0.1
+def test_automatic_radius_grows_with_rounding_and_size_and_falls_with_curvature():
+    def radius(dtype, size, rayleigh=1.0):
+        return automatic_probe_radius(dtype, size, torch.tensor(rayleigh, dtype=torch.float64)).item()
+
+    for rayleigh in (0.0, 0.1, 1.0, 2.0):
+        assert radius(torch.float32, 64, rayleigh) == radius(torch.float32, 3072, rayleigh) == pytest.approx(0.1)
     assert radius(torch.float32, 64) <= radius(torch.float16, 64) < radius(torch.bfloat16, 64)
     assert radius(torch.float16, 64) < radius(torch.float16, 16384)
     assert radius(torch.bfloat16, 64) == pytest.approx(0.3, abs=0.01)
-    assert radius(torch.bfloat16, 262144) == 0.5
+    assert radius(torch.bfloat16, 16384) == pytest.approx(1.2, abs=0.01)
+    assert radius(torch.bfloat16, 16384, 16.0) == pytest.approx(radius(torch.bfloat16, 16384) / 8)
+    assert radius(torch.bfloat16, 16384, 0.0) == radius(torch.bfloat16, 16384, -3.0) == 8.0
+    assert radius(torch.bfloat16, 64, 0.0) == 1.0  # an eighth of the length of the noise
+
+
+def test_a_radius_that_follows_the_curvature_is_asked_for_every_image_and_direction():
+    mixture = symmetric_pair(6)
+    y, sigma = torch.full((3, 6), 0.1, dtype=torch.float64), 0.5
+    asked = []
+
+    def radius(rayleigh):
+        asked.append(rayleigh)
+        return 0.01 + 0.001 * torch.arange(rayleigh.numel(), dtype=torch.float64).reshape(rayleigh.shape)
+
+    tracker = CurvatureTracker(directions=2, probe_radius=radius)
+    for _ in range(2):
+        probe = tracker.probe(y, std=sigma)
+        estimate = tracker.update(mixture.denoise(y, sigma), mixture.denoise(probe, sigma), alpha=1.0, std=sigma)
+        moved = torch.linalg.vector_norm(probe.reshape(2, 3, 6) - y, dim=-1) / sigma
+        assert torch.allclose(moved, radius(asked[-1]), atol=1e-12)
+    assert torch.equal(asked[0], torch.zeros(2, 3))
+    exact = mixture.jacobian(y[0], sigma)
+    expected = (estimate.direction @ exact * estimate.direction).sum(dim=-1)
+    assert torch.allclose(estimate.rayleigh, expected, atol=0.05)
+    assert estimate.rayleigh.max() > 1
 
 
 def test_mixture_of_one_gaussian_is_the_linear_denoiser():

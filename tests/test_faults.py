@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import os
 import random
 import sys
 import weakref
@@ -12,11 +11,10 @@ import stand_ins
 import torch
 from graphs import Graph, sample, stand_in, steered
 from host import failure
-from short_runs import LATENTS, Runs, Short, left_behind, quick_collections
+from seeds import SEED
+from short_runs import GUIDED, LATENTS, Runs, Short, left_behind, one, quick_collections
 
-GUIDED = ("saddle-free", "auto", "shared", "both", "both shared")
 SPOILED = ("nan", "inf", "-inf")
-SEED = int(os.environ.get("SADDLE_FREE_FAULT_SEED", "20251121"))
 FAULTS, FAULTS_BETWEEN_CHECKS = 500, 10
 
 
@@ -44,11 +42,6 @@ def left_as_it_was(runs):
     patcher, before = runs.faults.kept["guided"]
     assert state(patcher) == before
     assert all(part.model.current_patcher is None for part in (patcher, *patcher.get_nested_additional_models()))
-
-
-def one(text, place="model", at="1", where="main", images=""):
-    """The faults of a prompt that has one."""
-    return {where: {"kind": text, "place": place, "at": str(at), "images": images}}
 
 
 def lines(caplog):
@@ -115,7 +108,10 @@ def named(cases):
 
 @pytest.mark.parametrize("short, where", OUT_OF_MEMORY, ids=named(OUT_OF_MEMORY))
 def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where):
-    """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so."""
+    """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so.
+
+    Nothing of a failed evaluation is alive when the next one begins.
+    """
     fresh = runs.latent(short)
     phases = list(runs.phases(where))
     extra = [at for at, phase in enumerate(phases, 1) if phase == "extra"]
@@ -126,12 +122,14 @@ def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where
         assert torch.equal(again, fresh)
         repeated = len(runs.phases(where)) - len(phases)
         assert repeated == 1 + place_in_its_call(phases, at)
+        assert runs.faults.held and not any(runs.faults.held)
         left_as_it_was(runs)
 
         halted = runs.latent(short, one("oom", at=f"{at},{at + 1 + place_in_its_call(phases, at)}", where=where))
         assert runs.struck() == 2
         name = "Saddle-Free Guidance" if where == "main" else "Auto-Guidance"
         assert lines(caplog) == [RAN_OUT.format(name)]
+        assert not any(runs.faults.held)
         assert torch.equal(halted, until(runs, short, where, call_of(phases, at)))
         lines(caplog)  # a window before the first step leaves nothing to guide, and the log says so
         assert halted.isfinite().all() and not torch.equal(halted, fresh)
@@ -175,6 +173,20 @@ def end_percent(sampling, sigmas, call):
     return high
 
 
+def test_cached_memory_is_given_back_before_the_second_try(runs, monkeypatch):
+    import comfy.model_management
+
+    emptied, empty = [], comfy.model_management.soft_empty_cache
+
+    def watched(*args, **kwargs):
+        emptied.append(len(runs.phases("main")))
+        return empty(*args, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "soft_empty_cache", watched)
+    runs.latent(Short("demo", "saddle-free", 2), one("oom", at=2))
+    assert emptied.count(2) == 1  # after the probe of the first call, the second pass of the model
+
+
 def test_a_trace_says_when_memory_ran_out(runs):
     short = Short("demo", "saddle-free", 2, steps=4)
     runs.latent(short, one("oom", at="4,5"))
@@ -207,14 +219,20 @@ def test_another_error_of_an_extra_evaluation_is_not_tried_again(runs):
 # --- Weak models that do not load ------------------------------------------------------------------------------------
 
 
-def broken_graph(host, weak_of, **sampling):
-    """Runs a graph whose weak model is `weak_of(graph, model)`; returns the executor."""
+def broken_graph(host, weak_of, change=lambda graph, model: model):
+    """Runs a graph whose model is `change(graph, loaded)` and whose weak one `weak_of(graph, model)`: the executor."""
     graph = Graph()
-    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    loaded, positive, negative, latent = stand_in("sd3", host.models)(graph)
+    model = change(graph, loaded)
     changed = steered(graph, model, weak_of(graph, model))
-    samples = sample(graph, "KSampler", changed, positive, negative, latent(1), **sampling)
+    samples = sample(graph, "KSampler", changed, positive, negative, latent(1))
     graph.add("TestCapture", samples=samples, label="run")
     return host.run(graph.prompt)
+
+
+def with_lora(graph, model):
+    """A weak model of other weights in the same file, which is loaded once more for it."""
+    return graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
 
 
 @pytest.mark.parametrize("kind, words", [("exception", "broken on purpose"), ("oom", "ran out of memory on your GPU")])
@@ -234,6 +252,22 @@ def test_a_weak_model_that_fails_while_it_is_loaded(host, kind, words):
     assert left_behind() == []
 
 
+@pytest.mark.parametrize("kind", ["oom", "interrupt", "exception"])
+def test_what_goes_wrong_while_the_file_is_read_again(host, kind):
+    """Memory that runs out and an interrupt stay what they are to the host."""
+    stand_ins.write_lora("tiny", host.models)
+    executor = broken_graph(host, with_lora, lambda graph, model: graph.add("TestReload", model=model, kind=kind))
+    assert not executor.success
+    data = failure(executor)
+    assert data["node_type"] == "AutoGuidance"
+    if kind == "exception":
+        assert data["exception_type"] == "ValueError"
+        assert "a second time from some.safetensors: no model in it. Put" in data["exception_message"]
+    else:
+        assert ("ran out of memory on your GPU" in data.get("exception_message", "")) == (kind == "oom")
+        assert ("exception_message" in data) == (kind == "oom")
+
+
 @pytest.mark.parametrize("text", ["", "this is no model"], ids=["deleted", "overwritten"])
 def test_a_file_that_is_gone_when_the_weak_model_needs_weights_of_its_own(host, text):
     """The LoRA makes the weights differ, so Auto-Guidance loads the file once more."""
@@ -241,20 +275,18 @@ def test_a_file_that_is_gone_when_the_weak_model_needs_weights_of_its_own(host, 
     path = host.models / "checkpoints" / stand_ins.write_stand_in("sd3", host.models)
     gone = path.with_name("sd3_gone.safetensors")
     gone.write_bytes(path.read_bytes())
-    graph = Graph()
-    _, positive, negative, latent = stand_in("sd3", host.models)(graph)
-    loaded = graph.add("CheckpointLoaderSimple", ckpt_name=gone.name)
-    model = graph.add("TestReplaceFile", model=loaded, path=str(gone), text=text)
-    weak = graph.add("LoraLoaderModelOnly", model=model, lora_name="tiny.safetensors", strength_model=1.0)
-    samples = sample(graph, "KSampler", steered(graph, model, weak), positive, negative, latent(1))
-    graph.add("TestCapture", samples=samples, label="run")
-    executor = host.run(graph.prompt)
+
+    def replaced(graph, _):
+        loaded = graph.add("CheckpointLoaderSimple", ckpt_name=gone.name)
+        return graph.add("TestReplaceFile", model=loaded, path=str(gone), text=text)
+
+    executor = broken_graph(host, with_lora, replaced)
     gone.unlink(missing_ok=True)
     assert not executor.success
     data = failure(executor)
     assert data["node_type"] == "AutoGuidance"
     message = data["exception_message"].strip()
-    assert "weak_model" in message and gone.name in message and message.endswith(".")
+    assert "weak_model" in message and gone.name in message and message.endswith(".") and "\n" not in message
 
 
 # --- Values that are not finite --------------------------------------------------------------------------------------
@@ -293,24 +325,28 @@ def stays_with_its_images(runs, latent, fresh, images):
         assert now.isfinite().all() == (image not in broken)
 
 
-@pytest.mark.parametrize("family, kind, scale", [
-    ("demo", "both", 20.0), ("sd3", "saddle-free", 20.0), ("sd3", "both", 20.0), ("wan", "both shared", 20.0),
-    ("flux", "both", 20.0),
+@pytest.mark.parametrize("family, kind", [
+    ("demo", "both"), ("sd3", "saddle-free"), ("sd3", "both"), ("wan", "both shared"), ("flux", "both"),
 ])
-def test_half_precision_at_extreme_scales(runs, family, kind, scale):
-    """Where the network's half-precision numbers overflow, that image is lost and no other; a run always ends."""
-    short = Short(
-        family, kind, 3, dtype="fp16", knobs={"scale": scale, "directions": 2}, auto_knobs={"scale": scale},
+def test_half_precision_at_extreme_scales(runs, family, kind):
+    """Where the network's half-precision numbers overflow, that image is lost and no other; the next run is as before.
+
+    Of the FLUX stand-in, which normalises what it is given, only the latents grow.
+    """
+    moderate = Short(
+        family, kind, 3, dtype="fp16", knobs={"scale": 2.0, "directions": 2},
         sigma_max=1000.0 if family == "demo" else None,
     )
-    latent = runs.latent(short)
+    extreme = {"knobs": {"scale": 20.0, "directions": 2}, "auto_knobs": {"scale": 20.0}, "steps": 10}
+    before = runs.latent(moderate)
+    assert before.isfinite().all()
+    latent = runs.latent(dataclasses.replace(moderate, **extreme))
     broken = set().union(*runs.faults.broken.values())
+    assert broken or (family == "flux" and latent.abs().max() > 65504)
     for image, value in enumerate(latent):
         assert value.isfinite().all() == (image not in broken)
-    assert torch.equal(runs.latent(short), latent) or broken
-    moderate = dataclasses.replace(short, knobs={"scale": 2.0}, auto_knobs={})
-    assert runs.latent(moderate).isfinite().all()
     left_as_it_was(runs)
+    assert torch.equal(runs.latent(moderate), before)
 
 
 def test_a_correction_too_large_for_half_precision_is_left_out(runs):
@@ -368,7 +404,7 @@ def test_a_batch_of_none_fails_as_without_the_nodes(runs, family):
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 6, 8), (3, 0, 0)])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 6, 8), (3, 8, 6), (3, 0, 0)])
 def test_the_demo_model_names_the_sizes_it_can_draw(runs, shape):
     executor = runs.attempt(Short("demo", "both", 1, shape=shape))
     assert not executor.success
@@ -403,11 +439,11 @@ def chosen_runs(generator):
         for kind in GUIDED:
             for batch in (1, 2, 3):
                 knobs = {
-                    "refresh_every": generator.choice((1, 1, 2, 3)), "directions": generator.choice((1, 2)),
+                    "refresh_every": generator.choice((0, 0, 1, 2)), "directions": generator.choice((1, 2)),
                     "guidance_seed": generator.randrange(2**64),
                 }
                 yield Short(
-                    family, kind, batch, generator.choice((1.0, 4.0)), generator.choice((2, 3, 4)),
+                    family, kind, batch, generator.choice((1.0, 4.0)), generator.choice((2, 3)),
                     generator.choice(("euler", "heun", "dpmpp_2m", "euler_ancestral")), knobs,
                 )
 
@@ -474,6 +510,7 @@ def check_out_of_memory(executor, latent, logged, fresh, fault):
 
 
 def test_hundreds_of_faults_at_random(runs, caplog):
+    runs.start_anew()
     gc.freeze()  # what the tests before have left in caches
     generator = random.Random(SEED)
     choices = list(chosen_runs(generator))
@@ -490,6 +527,7 @@ def test_hundreds_of_faults_at_random(runs, caplog):
             if number % FAULTS_BETWEEN_CHECKS == FAULTS_BETWEEN_CHECKS - 1:
                 assert torch.equal(runs.latent(short), fresh.latent), "the next run is not as on a fresh host"
             if number % 100 == 99:
+                runs.start_anew()
                 assert left_behind() == []
         except AssertionError as error:
             raise AssertionError(f"{told}: {error}") from error

@@ -12,8 +12,8 @@ import torch
 from graphs import guided, steered
 from odd_stand_ins import source_of
 from runs import close, two_models
-from test_conditions import assert_acts, both, saddle_free, undecided
-from variants import Setup, Variant, independent_of_step, k_sampler, sampled, unchanged
+from test_conditions import assert_acts, both, saddle_free
+from variants import Setup, Variant, independent_of_step, k_sampler, sampled, unchanged, undecided
 
 
 def node(class_type, **inputs):
@@ -70,7 +70,8 @@ class Neighbour:
     """A family and what stands beside guidance there, on the weak model too where `both` says so.
 
     at: CFG scales; seen_at: those where it changes the picture; size: of a UNet's latent.
-    joint: it couples the positive and the negative condition of one evaluation, so that a probe may need both.
+    measured_at: CFG scales where it is measured, by one more evaluation, whether it couples the conditions; couples: it
+    does, and probes are evaluated with all of them.
     tolerance: of the curvature, which jumps a little where the patch chooses among tokens.
     """
 
@@ -82,7 +83,8 @@ class Neighbour:
     conditions: callable = unchanged
     sampler: callable = k_sampler
     size: int = 8
-    joint: bool = False
+    measured_at: tuple = ()
+    couples: bool = False
     tolerance: float = 0.01
 
 
@@ -90,15 +92,24 @@ layers = {"double_layers": "0", "single_layers": "", "start_percent": 0.0, "end_
 freeu = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
 tiles = {"tile_size": 32, "max_depth": 0, "scale_depth": False}
 NEIGHBOURS = {
-    "HyperTile": Neighbour("sd15", node("HyperTile", swap_size=2, **tiles), at=(4.0,)),
+    "HyperTile": Neighbour("sd15", node("HyperTile", swap_size=2, **tiles), at=(4.0,), measured_at=(4.0,)),
     "HyperTile at random": Neighbour("sd15", node("HyperTile", swap_size=3, **tiles), at=(1.0,), size=16),
-    "ToMe": Neighbour("sd15", node("TomePatchModel", ratio=0.5), tolerance=0.05),
+    "ToMe": Neighbour("sd15", node("TomePatchModel", ratio=0.5), tolerance=0.05, measured_at=(4.0,)),
     "ToMe on both": Neighbour("sd15", node("TomePatchModel", ratio=0.5), both=True, at=(1.0,), tolerance=0.05),
-    "FreeU": Neighbour("two levels", node("FreeU", **freeu), at=(4.0,)),
+    "FreeU": Neighbour("two levels", node("FreeU", **freeu), at=(4.0,), measured_at=(4.0,)),
     "FreeU_V2": Neighbour("two levels", node("FreeU_V2", **freeu), at=(1.0,)),
     "PAG": Neighbour("sd15_middle", node("PerturbedAttentionGuidance", scale=2.0), at=(4.0,)),
-    "SAG": Neighbour("sd15_middle", node("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0), at=(1.0,)),
-    "NAG": Neighbour("sd15", node("NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5), joint=True),
+    "SAG": Neighbour(
+        "sd15_middle", node("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0), at=(1.0,), measured_at=(1.0,)
+    ),
+    "NAG": Neighbour(
+        "sd15", node("NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5), measured_at=(1.0, 4.0),
+        couples=True,
+    ),
+    "NAG on both": Neighbour(
+        "sd15", node("NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5), both=True, at=(4.0,), measured_at=(4.0,),
+        couples=True,
+    ),
     "SLG": Neighbour("sd35", node("SkipLayerGuidanceDiT", scale=2.0, rescaling_scale=0.5, **layers)),
     "SLG of the negative": Neighbour("sd35", node("SkipLayerGuidanceDiTSimple", **layers), at=(4.0,)),
     "APG": Neighbour("sd3", node("APG", eta=0.5, norm_threshold=5.0, momentum=0.5)),
@@ -109,6 +120,7 @@ NEIGHBOURS = {
     "Mahiro": Neighbour("sd3", node("Mahiro"), seen_at=(4.0,)),
     "Epsilon Scaling": Neighbour("sd3", node("Epsilon Scaling", scaling_factor=1.1)),
     "FreSca": Neighbour("sd3", node("FreSca", scale_low=1.0, scale_high=2.0, freq_cutoff=2), seen_at=(4.0,)),
+    "CFGOverride": Neighbour("sd3", node("CFGOverride", cfg=2.0, start_percent=0.0, end_percent=0.7)),
     "PerpNeg": Neighbour("sd3", perp_neg),
     "PerpNegGuider": Neighbour("sd3", nothing, sampler=perp_neg_guider),
     "ModelMergeSimple": Neighbour("sd3", merged),
@@ -123,7 +135,15 @@ NEIGHBOURS = {
         "sd15", node("ModelSamplingContinuousEDM", sampling="edm", sigma_max=80.0, sigma_min=0.01), both=True,
         at=(1.0,),
     ),
-    "FluxKVCache": Neighbour("flux2", node("FluxKVCache"), conditions=long_reference, joint=True),
+    "FluxKVCache": Neighbour(
+        "flux2", node("FluxKVCache"), conditions=long_reference, measured_at=(4.0,), couples=True
+    ),
+    "a function that couples": Neighbour(
+        "sd3", node("TestCoupled", where="function"), at=(4.0,), measured_at=(4.0,), couples=True
+    ),
+    "a wrapper that couples": Neighbour(
+        "flux", node("TestCoupled", where="wrapper"), at=(4.0,), measured_at=(4.0,), couples=True
+    ),
     "MultiGPU CFG Split": Neighbour("sd3", node("MultiGPU_WorkUnits", max_gpus=2), at=(4.0,), seen_at=()),
     "SelectModelDevice": Neighbour("sd3", node("SelectModelDevice", device="cpu"), at=(4.0,), seen_at=()),
     "a device that is not there": Neighbour("sd3", node("SelectModelDevice", device="gpu:7"), at=(4.0,), seen_at=()),
@@ -143,6 +163,8 @@ def source(host, case):
 @pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in NEIGHBOURS.items() for cfg in case.at])
 def test_beside_a_node_of_the_host(host, name, cfg):
     case = NEIGHBOURS[name]
+    heavy = case.family.startswith(("sd15", "two"))
+    batch, steps = (1, 2) if heavy else (3, 3)
 
     def beside(guide):
         return lambda graph, model, weak: guide(graph, case.patch(graph, model, weak), of_weak(graph, weak))
@@ -166,8 +188,8 @@ def test_beside_a_node_of_the_host(host, name, cfg):
         "gentle": of(beside(partial(steered, scale=1.0001))),
         "both": of(beside(both)),
         "swapped": of(swapped),
-    }, batch=1 if case.family.startswith(("sd15", "two")) else 3, cfg=cfg, steps=3)
-    alone = found["alone"]
+    }, batch=batch, cfg=cfg, steps=steps)
+    alone, measured = found["alone"], cfg in case.measured_at
     assert close(found["bare"].latent, alone.latent, 0.02) == (cfg not in case.seen_at)
     assert torch.equal(found["off"].latent, alone.latent)
     assert (found["off"].main, found["off"].weak) == (alone.main, 0)
@@ -177,9 +199,28 @@ def test_beside_a_node_of_the_host(host, name, cfg):
     assert torch.equal(found["swapped"].latent, found["both"].latent)
     assert_acts(found["both"], alone)
     for label in ("both", "swapped"):
-        more = found[label].main - alone.main
-        assert more == alone.calls or (case.joint and more == 2 * alone.calls)
-        assert found[label].weak == alone.calls
+        assert found[label].main == alone.main + alone.calls + measured
+        assert found[label].weak == alone.calls + (case.both and measured)
+        asked = 2 if case.couples and measured else 1
+        assert found[label].rows == alone.rows + batch * (asked * alone.calls + measured)
+
+
+@pytest.mark.parametrize("name", ["NAG", "ToMe", "HyperTile at random"])
+def test_a_weak_model_that_shares_the_patch_is_asked_as_the_main_one(host, name):
+    """The same model once more, off by nothing, predicts the same: with the same draws, beside the same conditions."""
+    case = NEIGHBOURS[name]
+
+    def twins(graph, model, weak):
+        patched = case.patch(graph, model, weak)
+        return steered(graph, patched, graph.add("TestOffset", model=patched, amount=0.0, where="model"), scale=3.0)
+
+    found = sampled(host, source(host, case), {
+        "plain": Variant(guide=case.patch), "twins": Variant(guide=twins), "again": Variant(guide=twins),
+    }, batch=1, cfg=4.0, steps=2)
+    plain, result = found["plain"], found["twins"]
+    assert close(result.latent, plain.latent, 1e-3)
+    assert torch.equal(found["again"].latent, result.latent)
+    assert result.main == 2 * plain.main + 1
 
 
 def messages(caplog):
@@ -189,9 +230,10 @@ def messages(caplog):
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_beside_easy_cache_auto_guidance_stays(host, caplog, cfg):
     """The cache would answer the probes, so saddle-free guidance steps aside, whatever the order of the nodes."""
-    cache = node("EasyCache", reuse_threshold=0.2, start_percent=0.0, end_percent=1.0, verbose=False)
+    cache = node("EasyCache", reuse_threshold=2.0, start_percent=0.0, end_percent=1.0, verbose=False)
     with caplog.at_level(logging.WARNING):
-        found = sampled(host, two_models("sd3", host), {
+        found = sampled(host, two_models("flux", host), {
+            "bare": Variant(),
             "cached": Variant(guide=cache),
             "auto": Variant(guide=lambda graph, model, weak: steered(graph, cache(graph, model, weak), weak)),
             "both": Variant(guide=lambda graph, model, weak: both(graph, cache(graph, model, weak), weak)),
@@ -200,11 +242,32 @@ def test_beside_easy_cache_auto_guidance_stays(host, caplog, cfg):
         }, cfg=cfg, steps=8)
     lines = messages(caplog)
     assert len(lines) == 2 and all(line.startswith("Saddle-Free") and "EasyCache" in line for line in lines)
+    assert not close(found["cached"].latent, found["bare"].latent, 0.01)
     assert_acts(found["auto"], found["cached"])
     assert torch.equal(found["both"].latent, found["auto"].latent)
     assert torch.equal(found["swapped"].latent, found["auto"].latent)
     assert torch.equal(found["off"].latent, found["cached"].latent)
     assert found["both"].weak == found["both"].calls == 8
+
+
+@pytest.mark.parametrize("where", ["function", "wrapper"])
+def test_beside_a_cache_of_another_pack(host, caplog, where):
+    """Known by its name: it answers a probe with the last prediction and the step, whose Jacobian is made up."""
+    cache, setup = node("TestStepCache", where=where), Setup(models=undecided("flux"))
+    with caplog.at_level(logging.WARNING):
+        found = sampled(host, two_models("flux", host), {
+            "cached": Variant(setup, cache),
+            "auto": Variant(setup, lambda graph, model, weak: steered(graph, cache(graph, model, weak), weak)),
+            "both": Variant(setup, lambda graph, model, weak: both(graph, cache(graph, model, weak), weak)),
+            "swapped": Variant(setup, lambda graph, model, weak: cache(graph, both(graph, model, weak), weak)),
+        }, cfg=4.0, steps=4)
+    lines = messages(caplog)
+    assert len(lines) == 2
+    assert all(line.startswith("Saddle-Free") and "StepCache would answer" in line for line in lines)
+    assert_acts(found["auto"], found["cached"])
+    for label in ("both", "swapped"):
+        assert torch.equal(found[label].latent, found["auto"].latent)
+        assert (found[label].main, found[label].weak) == (found["cached"].main, 4)
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])

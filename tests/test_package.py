@@ -112,7 +112,7 @@ def test_advanced_knobs_and_defaults(host):
     assert defaults == {
         "SaddleFreeGuidance": {
             "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
-            "refresh_every": 1, "directions": 1,
+            "refresh_every": 0, "directions": 1,
         },
         "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
         "WeakenModel": {"method": "more noise", "strength": 0.2},

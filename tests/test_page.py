@@ -413,6 +413,24 @@ def test_a_graph_of_the_first_release_keeps_its_values(tab, address):
     assert prompt["1"]["inputs"] == {"digit": "7"}
 
 
+def test_a_graph_with_fewer_widgets_has_the_rest_at_their_defaults(tab, address):
+    """As a graph of an older version is; what it has keeps its place."""
+    graph = saved("tests/graphs_saved/first_release.json")
+    node = next(node for node in graph["nodes"] if node["type"] == "SaddleFreeGuidance")
+    node["widgets_values"] = node["widgets_values"][:2]
+    node["inputs"] = node["inputs"][:3]
+    driver.open_page(tab, address)
+    tab.evaluate("(graph) => app.loadGraphData(graph)", graph)
+    tab.wait_for_function("() => app.rootGraph.nodes.some((node) => node.type === 'SaddleFreeGuidance')")
+    prompt = tab.evaluate("() => app.graphToPrompt()")["output"]
+    inputs = next(entry["inputs"] for entry in prompt.values() if entry["class_type"] == "SaddleFreeGuidance")
+    assert isinstance(inputs.pop("model"), list)
+    assert inputs == {
+        "scale": 2.5, "guidance_seed": 123456789, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
+        "refresh_every": 1, "directions": 1,
+    }
+
+
 # --- The browser -----------------------------------------------------------------------------------------------------
 
 

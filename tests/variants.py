@@ -6,10 +6,20 @@ from types import SimpleNamespace
 import torch
 from graphs import Graph, output, sample, watched
 
+# How far x itself is added to a stand-in whose random weights leave no direction undecided.
+ADDED = {"sd3": 3.0, "sd35": 3.0, "flux": 3.0, "wan": 3.0, "ltxav": 10.0}
+
 
 def unchanged(graph, *links):
     """Leaves a part of a graph as it is."""
     return links if len(links) > 1 else links[0]
+
+
+def undecided(family, share=1.0):
+    """Makes saddles in a stand-in that has none, with a share of what is usually added."""
+    if family not in ADDED:
+        return unchanged
+    return lambda graph, model: graph.add("TestUndecided", model=model, amount=share * ADDED[family])
 
 
 def k_sampler(graph, **inputs):
@@ -40,7 +50,7 @@ class Variant:
 
 
 def sampled(host, source, variants, *, batch=3, **settings):
-    """Samples label -> Variant; gives label -> latent, calls (post-CFG passes), evaluations of main and of weak."""
+    """Samples label -> Variant; gives label -> latent, post-CFG passes, evaluations of main and weak, rows, trace."""
     graph, shared = Graph(), {}
     model, weak, *conditions, latent = source(graph)
     latent = latent(batch)
@@ -68,7 +78,8 @@ def sampled(host, source, variants, *, batch=3, **settings):
     return {
         label: SimpleNamespace(
             latent=latents[label], calls=len(record.calls[label]), main=len(record.evaluations[label]),
-            weak=len(record.evaluations[f"weak {label}"]), trace=record.traces.get(label),
+            weak=len(record.evaluations[f"weak {label}"]), rows=record.rows[label],
+            trace=record.traces.get(label),
         )
         for label in variants
     }

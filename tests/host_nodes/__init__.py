@@ -12,6 +12,7 @@ import stand_ins
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from .caches import CACHE_NODES
 from .faults import FAULT_NODES, FAULTS
 from .pictures import PICTURE_NODES
 
@@ -27,6 +28,7 @@ class Record:
         self.images = {}  # by label
         self.traces = {}  # by label
         self.evaluations = defaultdict(list)  # sigmas of the APPLY_MODEL calls, by label
+        self.rows = defaultdict(int)  # images and conditions in those calls, by label
         self.points = defaultdict(list)  # digests of what those calls evaluated, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
         self.options_restored = {}  # by label
@@ -91,6 +93,7 @@ class TestWatch:
     def watch(self, model, label, break_at, how):
         def apply_model(executor, x, t, *args, **kwargs):
             RECORD.evaluations[label].append(float(t[0]))
+            RECORD.rows[label] += len(x)
             RECORD.points[label].append(hashlib.sha256(x.numpy().tobytes()).hexdigest())
             if len(RECORD.evaluations[label]) == break_at:
                 if how == "interrupt":
@@ -312,6 +315,6 @@ NODE_CLASS_MAPPINGS = {
     for cls in (
         TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestOffset,
         TestForgetFile, TestSampling, TestCapture, TestCaptureImage, TestCaptureTrace,
-        *FAULT_NODES, *PICTURE_NODES,
+        *CACHE_NODES, *FAULT_NODES, *PICTURE_NODES,
     )
 }

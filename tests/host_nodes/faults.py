@@ -1,6 +1,7 @@
 """Nodes that make something go wrong at a chosen moment of a sampling run, and nodes that hand odd values around."""
 
 import os
+import weakref
 from collections import defaultdict
 
 import comfy.model_management
@@ -31,6 +32,8 @@ class FaultRecord:
         self.phases = defaultdict(list)  # "base" or "extra" for each pass of the model, by label
         self.broken = defaultdict(set)  # images of which a base pass gave values that are not finite, by label
         self.kept = {}  # model patchers and their state, by label
+        self.lost = []  # weak references to a tensor of each evaluation that ran out of memory
+        self.held = []  # for each pass of the model after one: whether that tensor was still alive
 
 
 FAULTS = FaultRecord()
@@ -46,12 +49,15 @@ class Fault:
     def passes(self, place):
         """Counts a pass; raises where the fault is due; returns whether to spoil what comes out."""
         FAULTS.counts[self.label, place] += 1
+        FAULTS.held += [reference() is not None for reference in FAULTS.lost]
         if self.kind == "none" or place != self.place or FAULTS.counts[self.label, place] not in self.at:
             return False
         FAULTS.struck[self.label] += 1
         if self.kind == "press":
             comfy.model_management.interrupt_current_processing()
         elif self.kind in RAISED:
+            tensor = torch.zeros(1)  # lives as long as the traceback does
+            FAULTS.lost.append(weakref.ref(tensor))
             raise RAISED[self.kind]()
         return self.kind in SPOILED
 
@@ -164,10 +170,11 @@ class TestUndecided:
     CATEGORY = "tests"
 
     def patch(self, model, amount):
+        def apply_model(executor, x, *args, **kwargs):
+            return executor(x, *args, **kwargs) + amount * x
+
         patched = model.clone()
-        patched.set_model_unet_function_wrapper(
-            lambda apply_model, call: apply_model(call["input"], call["timestep"], **call["c"]) + amount * call["input"]
-        )
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_undecided", apply_model)
         return (patched,)
 
 
@@ -188,6 +195,26 @@ class TestLoadFault:
 
         patched = model.clone()
         patched.add_callback_with_key(CallbacksMP.ON_LOAD, "test_load_fault", on_load)
+        return (patched,)
+
+
+class TestReload:
+    """A model that something goes wrong with when its file is loaded once more."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "kind": (list(RAISED),)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, kind):
+        def load(*args, **kwargs):
+            raise RuntimeError("no model in it.\n\nA hint.") if kind == "exception" else RAISED[kind]()
+
+        patched = model.clone()
+        patched.cached_patcher_init = (load, ("folder/some.safetensors",))
         return (patched,)
 
 
@@ -290,5 +317,5 @@ class TestOdd:
 
 
 FAULT_NODES = (
-    TestFault, TestUndecided, TestLoadFault, TestReplaceFile, TestKeep, TestLatentOfShape, TestOdd,
+    TestFault, TestUndecided, TestLoadFault, TestReload, TestReplaceFile, TestKeep, TestLatentOfShape, TestOdd,
 )

@@ -22,6 +22,21 @@ class TestConditions:
         return (stand_ins.conditioning(family, seed, batch_size),)
 
 
+class TestNoCondition:
+    """CONDITIONING without an entry."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self):
+        return ([],)
+
+
 class TestPickCondition:
     """The CONDITIONING of one image of a batch."""
 
@@ -117,5 +132,5 @@ class TestHints:
 
 
 PICTURE_NODES = (
-    TestConditions, TestPickCondition, TestPicture, TestMasks, TestHintControlNet, TestHints,
+    TestConditions, TestNoCondition, TestPickCondition, TestPicture, TestMasks, TestHintControlNet, TestHints,
 )
