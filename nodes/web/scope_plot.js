@@ -25,7 +25,8 @@ export function plot(trace, width, height, measure) {
   const points = lines.flatMap((line) => line.segments.flat())
   const rows = tickRows(points, height - 5 * LINE)
   const gutter = Math.max(...rows.ticks.map((value) => measure(number(value))), measure("1")) + 6
-  const box = { left: PAD + gutter, right: width - PAD - 4, top: PAD + HALF_TEXT + LINE, bottom: height - PAD - HALF_TEXT - 3 * LINE }
+  const inner = { top: PAD + HALF_TEXT + LINE, bottom: height - PAD - HALF_TEXT - 3 * LINE }
+  const box = { left: PAD + gutter, right: width - PAD - 4, ...inner }
   const x = sigmaScale(trace, box)
   const y = linear(rows.low, rows.high, box.bottom, box.top)
   return [
