@@ -1,5 +1,6 @@
 """The page, driven by a real browser: templates, the scope's drawing, help, translations, and graphs saved earlier."""
 
+import itertools
 import json
 import math
 import os
@@ -140,12 +141,15 @@ def test_a_template_opens_whole(tab, address, name):
             unknown: app.rootGraph.nodes.filter((node) => !(node.type in LiteGraph.registered_node_types)).length,
             links: [...app.rootGraph.links.values()].map(
                 (link) => [link.origin_id, link.origin_slot, link.target_id, link.target_slot].map(Number)),
+            boxes: app.rootGraph.nodes.filter((node) => !node.flags?.collapsed).map((node) => [...node.getBounding()]),
         })"""
     )
     written = saved(f"workflows/{name}.json")
     assert sorted(shown["types"]) == sorted(node["type"] for node in written["nodes"])
     assert sorted(shown["links"]) == sorted(link[1:5] for link in written["links"])
     assert shown["unknown"] == 0
+    for (x, y, width, height), (left, top, wide, high) in itertools.combinations(shown["boxes"], 2):
+        assert x + width <= left or left + wide <= x or y + height <= top or top + high <= y
 
 
 def test_the_quickstart_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs):
