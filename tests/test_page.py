@@ -152,8 +152,11 @@ def test_a_template_opens_whole(tab, address, name):
         assert x + width <= left or left + wide <= x or y + height <= top or top + high <= y
 
 
-def test_the_quickstart_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs):
-    driver.open_template(tab, address, "quickstart")
+@pytest.mark.parametrize(
+    "name, width", [("quickstart", 1236), ("auto-guidance", 1254), ("saddle-free-plus-auto-guidance", 1680)]
+)
+def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs, name, width):
+    driver.open_template(tab, address, name)
     driver.run(tab)
     (node,) = driver.node_ids(tab, "SaveImage")
     (image,) = driver.outputs(tab)[node]["images"]
@@ -161,7 +164,7 @@ def test_the_quickstart_runs_from_the_page_and_shows_its_picture(tab, address, n
     shown = tab.evaluate(
         "(id) => app.rootGraph.getNodeById(id).imgs.map((i) => [i.src, i.naturalWidth, i.naturalHeight])", node
     )
-    assert [size for _, *size in shown] == [[1236, 402]]
+    assert [size for _, *size in shown] == [[width, 402]]
     assert image["filename"] in shown[0][0]
 
 
