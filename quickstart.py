@@ -42,6 +42,7 @@ OLDEST_HOST = (0, 30, 0)
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 DISK_NEEDED = 10 * 2**30
 START_SECONDS = 180
+MOST_LETTERS = 2000  # of an answer of the host
 
 
 class QuickstartError(Exception):
@@ -346,11 +347,16 @@ def refusal(body):
     try:
         answer = json.loads(text)
         first = [(node["class_type"], node["errors"][0]) for node in answer["node_errors"].values()]
-        told = [f"{node}: {error['message']}, {error['details']}" for node, error in first]
+        told = [f"{node}: {error['message']}, {shortened(error['details'])}" for node, error in first]
         told = "; ".join(told) or answer["error"]["message"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         told = text
-    return " ".join(told.split())[:400].rstrip(".")
+    return " ".join(told.split())[:MOST_LETTERS].rstrip(".")
+
+
+def shortened(text):
+    """A text with its middle left out where it is long, as lists of all the files that the host has are."""
+    return text if len(text) <= 160 else f"{text[:110]} ... {text[-40:]}"
 
 
 def free_port():

@@ -200,7 +200,7 @@ def line(row):
     for column, values in row.values.items():
         digits = {"FD": 2, "evaluations per image": 0}.get(column, 3)
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        cells.append(f"{statistics.mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else ""))
+        cells.append(f"{statistics.mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if round(spread, digits) else ""))
     return "| " + " | ".join(cells) + " |"
 
 

@@ -90,6 +90,17 @@ def test_every_workflow_file_runs_as_it_is(quickstart, tmp_path):
         assert message is None or all("Value not in list" in told for told in message.split("; ")), (name, message)
 
 
+def test_a_refusal_names_every_node_whatever_files_the_host_has(quickstart):
+    files = [f"{number}.safetensors" for number in range(500)]
+    errors = {
+        node: {"class_type": node, "errors": [{"message": "Value not in list", "details": f"x: 'y' not in {files}"}]}
+        for node in ("CLIPLoader", "VAELoader")
+    }
+    told = quickstart.refusal(json.dumps({"error": {"message": "no"}, "node_errors": errors}).encode())
+    assert told.startswith("CLIPLoader: Value not in list, x: 'y' not in ['0.safetensors'") and len(told) < 450
+    assert "; VAELoader: Value not in list, x: 'y' not in [" in told and told.endswith("'499.safetensors']")
+
+
 def test_widgets_that_an_old_file_lacks_are_at_their_defaults(host, quickstart):
     """As the page has it: values are saved by position, and only ever appended."""
     info = {name: {"input": cls.INPUT_TYPES()} for name, cls in needed(host).items()}
