@@ -4,6 +4,7 @@ import time
 
 from comfy_api.latest import io
 from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 Trace = io.Custom("CURVATURE_TRACE")
@@ -14,12 +15,13 @@ SECONDS_BETWEEN = 0.1
 class LiveTrace:
     """Sends the new calls of a trace to the Curvature Scope nodes that show it, at most ten times a second.
 
-    node_id: of the node whose trace it is. Without a scope in the prompt nothing is read or sent.
+    node_id, knobs: id and input values of the guidance node when it was executed. Without a scope in the prompt nothing
+    is read or sent.
     """
 
-    def __init__(self, trace, node_id):
+    def __init__(self, trace, node_id, knobs):
         self.trace = trace
-        self.scopes = scopes_of(node_id)
+        self.scopes = scopes_of(node_id, knobs)
         self.sent = len(trace.calls)
         self.due = 0.0
 
@@ -37,12 +39,36 @@ class LiveTrace:
             self.sent = len(self.trace.calls)
 
 
-def scopes_of(node_id):
-    """Ids, as the page knows them, of the scopes in the running prompt that a node's trace goes to."""
-    prompt = get_progress_state().dynprompt
+def scopes_of(node_id, knobs):
+    """Ids, as the page knows them, of the scopes in the running prompt that a guidance node's trace goes to.
+
+    A node whose output the host had cached may have another id in this prompt: it is the one with these input values
+    that the executing sampler depends on.
+    """
+    prompt, context = get_progress_state().dynprompt, get_executing_context()
+    needed = set() if context is None else _upstream(prompt, context.node_id)
+    alike = {name for name in needed if _is_guidance(prompt.get_node(name), knobs)}
+    sources = {node_id} if node_id in alike or not alike else alike
     return [
         prompt.get_display_node_id(name)
         for name in prompt.all_node_ids()
         if prompt.get_node(name)["class_type"] == "CurvatureScope"
-        and prompt.get_node(name)["inputs"].get("trace") == [node_id, 1]
+        and any(prompt.get_node(name)["inputs"].get("trace") == [source, 1] for source in sources)
     ]
+
+
+def _upstream(prompt, name):
+    """Ids of the nodes that a node's inputs come from."""
+    found, waiting = set(), [name]
+    while waiting:
+        for value in prompt.get_node(waiting.pop())["inputs"].values():
+            if isinstance(value, list) and value and prompt.has_node(value[0]) and value[0] not in found:
+                found.add(value[0])
+                waiting.append(value[0])
+    return found
+
+
+def _is_guidance(node, knobs):
+    """Whether a node of a prompt is Saddle-Free Guidance with these values, as far as they are not links."""
+    typed = {key: value for key, value in node["inputs"].items() if not isinstance(value, list)}
+    return node["class_type"] == "SaddleFreeGuidance" and typed.items() <= knobs.items()

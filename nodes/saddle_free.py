@@ -1,7 +1,7 @@
 """The Saddle-Free Guidance node and what one sampling run of it remembers."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -51,7 +51,7 @@ class SaddleFreeRun(GuidedRun):
         self.latent_shapes = None
         self.trace = trace
         self.trace.begin(self.schedule, self.window)
-        self.live = LiveTrace(trace, node_id)
+        self.live = LiveTrace(trace, node_id, asdict(settings))
 
     def sample(self, executor, *args, **kwargs):
         """The sampling; what was traced is kept however it ends."""

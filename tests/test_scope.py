@@ -130,6 +130,36 @@ def test_the_page_is_told_every_call_and_only_with_a_scope(host):
     assert messages(host) == []
 
 
+def renamed(node):
+    """The node in a prompt whose ids all begin with 9."""
+    inputs = {key: [f"9{value[0]}", value[1]] if isinstance(value, list) else value
+              for key, value in node["inputs"].items()}
+    return {**node, "inputs": inputs}
+
+
+def test_a_cached_guidance_node_of_another_id_tells_the_scope_of_this_prompt(host):
+    """As when two workflows with the same guidance are run one after the other."""
+    executor, prompt = host.executor(cached=True), scoped(host)
+    other = {f"9{name}": renamed(node) for name, node in prompt.items()}
+    next(node for node in other.values() if node["class_type"] == "KSampler")["inputs"]["seed"] += 1
+    host.run(prompt, executor)
+    messages(host)
+    host.run(other, executor)
+    assert executor.success
+    (scope,) = (name for name, node in other.items() if node["class_type"] == "CurvatureScope")
+    told = messages(host)
+    assert told and all(message["nodes"] == [scope] for message in told)
+    assert len(sent(told)) == 8
+
+
+def test_a_node_of_other_values_under_the_old_id_is_not_taken_for_it(host):
+    live_trace = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.live_trace"]
+    node = {"class_type": "SaddleFreeGuidance", "inputs": {"model": ["1", 0], "scale": 2, "directions": ["5", 0]}}
+    assert live_trace._is_guidance(node, {"scale": 2.0, "directions": 3})
+    assert not live_trace._is_guidance(node, {"scale": 1.0, "directions": 3})
+    assert not live_trace._is_guidance({**node, "class_type": "KSampler"}, {"scale": 2.0})
+
+
 def test_the_page_is_told_at_most_ten_times_a_second(host, monkeypatch):
     """By a clock that every look at it moves on by 30 ms: 8 calls are 0.24 s."""
     live_trace = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.live_trace"]
