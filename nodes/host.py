@@ -8,7 +8,8 @@ import re
 import comfy.model_sampling
 import comfy.samplers
 import torch
-from comfy.patcher_extension import WrappersMP, get_all_wrappers
+from comfy.patcher_extension import WrappersMP, get_all_wrappers, get_wrappers_with_key
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 UNUSABLE = {
     comfy.model_sampling.IMG_TO_IMG_FLOW: "it adds no noise, so there is no log density to follow",
@@ -165,9 +166,13 @@ def _differ(one, other, x, dtype):
 
 
 def _separable(conds, options):
-    """Whether some images of a batch can be evaluated without the others: nothing is one image's own."""
+    """Whether some images of a batch can well be evaluated without the others: nothing is one image's own.
+
+    A compiled network would be compiled anew for each number of images.
+    """
+    compiled = get_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, options, is_model_options=True)
     entries = [entry for cond in conds if cond is not None for entry in cond]
-    return not _may_couple(options) and all(map(_for_any_image, entries))
+    return not compiled and not _may_couple(options) and all(map(_for_any_image, entries))
 
 
 def _for_any_image(entry):

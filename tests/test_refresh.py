@@ -202,7 +202,10 @@ class Condition:
 def test_what_belongs_to_one_image_keeps_a_batch_together(host, entry, separable):
     bridge = importlib.import_module(host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host"))
     assert bridge._separable([[entry], None], {}) == separable
-    assert not bridge._separable([[entry]], {"transformer_options": {"patches": {"attn2_patch": [print]}}})
+    for options in ({"patches": {"attn2_patch": [print]}}, {"wrappers": {"apply_model": {"torch.compile": [print]}}}):
+        assert not bridge._separable([[entry]], {"transformer_options": options})
+    options = {"wrappers": {"apply_model": {"other": [print]}}}
+    assert bridge._separable([[entry]], {"transformer_options": options}) == separable
 
 
 def test_texts_of_their_own_are_kept_together_in_the_host(host):
