@@ -96,15 +96,15 @@ class CurvatureTracker:
         moved = orthonormalise(difference, fallback=vectors)
         finite = (inner(response, response).isfinite() & moved.isfinite().all(dim=-1)).all(dim=0)  # [B]
         last = self._estimate
-        probed = torch.ones_like(finite) if images is None else images
-        taken = finite & probed
+        asked = torch.ones_like(finite) if images is None else images
+        taken = finite & asked
         kept = taken[:, None]  # [B, 1]
         self._estimate = CurvatureEstimate(
-            direction=torch.where(probed[:, None], vectors, last.direction.flatten(2)).reshape(self._shape),
+            direction=torch.where(asked[:, None], vectors, last.direction.flatten(2)).reshape(self._shape),
             response=torch.where(kept, response, last.response.flatten(2)).reshape(self._shape),
             rayleigh=torch.where(taken, rayleigh, last.rayleigh),
             sigma_hat=(std / alpha).expand(len(finite), 1).squeeze(1),
-            finite=torch.where(probed, finite, last.finite),
+            finite=torch.where(asked, finite, last.finite),
             dtype=denoised.dtype,
         )
         self._vectors = torch.where(kept, moved, vectors)

@@ -3,6 +3,7 @@
 import time
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
@@ -62,7 +63,7 @@ def _upstream(prompt, name):
     found, waiting = set(), [name]
     while waiting:
         for value in prompt.get_node(waiting.pop())["inputs"].values():
-            if isinstance(value, list) and value and prompt.has_node(value[0]) and value[0] not in found:
+            if is_link(value) and prompt.has_node(value[0]) and value[0] not in found:
                 found.add(value[0])
                 waiting.append(value[0])
     return found
@@ -70,5 +71,5 @@ def _upstream(prompt, name):
 
 def _is_guidance(node, knobs):
     """Whether a node of a prompt is Saddle-Free Guidance with these values, as far as they are not links."""
-    typed = {key: value for key, value in node["inputs"].items() if not isinstance(value, list)}
+    typed = {key: value for key, value in node["inputs"].items() if not is_link(value)}
     return node["class_type"] == "SaddleFreeGuidance" and typed.items() <= knobs.items()

@@ -110,11 +110,13 @@ class SaddleFreeRun(GuidedRun):
         x, every = args["input"], self.settings.refresh_every
         if self.tracker is None:
             self.tracker = self._make_tracker(x)
-        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args)
+        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args, std)
         main = self.predictions.main(args)
         probes = self.tracker.probe(x, std=std).split(len(x))
         probed = torch.cat([self.predictions.elsewhere(args, main, probe, images) for probe in probes])
-        chosen = torch.zeros(len(x), dtype=torch.bool).index_fill(0, torch.tensor(images), True).to(x.device)
+        chosen = None  # a mask made of a list waits for the GPU
+        if every == AUTOMATIC:
+            chosen = torch.zeros(len(x), dtype=torch.bool).index_fill(0, torch.tensor(images), True).to(x.device)
         estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=chosen)
         if every == AUTOMATIC:
             self.probes = self.probes.after(estimate, chosen)
@@ -122,11 +124,11 @@ class SaddleFreeRun(GuidedRun):
             self.position = self._position(args)
         return estimate
 
-    def _automatic_radius(self, args):
+    def _automatic_radius(self, args, std):
         model = args["model"]
         return functools.partial(
             automatic_probe_radius, model.get_dtype_inference(), args["input"][0].numel(),
-            amplification=amplification(model.model_sampling, args["sigma"]),
+            amplification=amplification(model.model_sampling, args["sigma"], std),
         )
 
     def _make_tracker(self, x):

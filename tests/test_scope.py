@@ -152,6 +152,17 @@ def test_a_cached_guidance_node_of_another_id_tells_the_scope_of_this_prompt(hos
     assert len(sent(told)) == 8
 
 
+def test_lists_that_are_no_links_are_passed_over(host):
+    """Nodes of other packs have lists of points and the like as values."""
+    graph = Graph()
+    graph.prompt.update(scoped(host))
+    sampler = next(node for node in graph.prompt.values() if node["class_type"] == "KSampler")
+    sampler["inputs"]["points"] = [[1, 2], [3, 4]]
+    messages(host)
+    host.latents(graph.prompt)
+    assert len(sent(messages(host))) == 8
+
+
 def test_a_node_of_other_values_under_the_old_id_is_not_taken_for_it(host):
     live_trace = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.live_trace"]
     node = {"class_type": "SaddleFreeGuidance", "inputs": {"model": ["1", 0], "scale": 2, "directions": ["5", 0]}}
