@@ -8,7 +8,8 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
 from ..guidance import SigmaWindow
-from .host import RawPredictions, why_not_asked
+from .host import why_not_asked
+from .predictions import RawPredictions
 
 KEY = "saddle_free_guidance"
 IMAGE_KEYS = "saddle_free_image_keys"  # among the transformer options of a weak model
@@ -36,6 +37,7 @@ class GuidedRun:
         self.calls = 0
         self.active_calls = 0
         self.idle_reason = None
+        self.decided = None
         self.acted = None
         self.out_of_memory = False
 
@@ -51,6 +53,13 @@ class GuidedRun:
             start, end = self.percents
             return f"sigma was outside start_percent {start:g} to end_percent {end:g}"
         return why_not_asked(args["model_options"])
+
+    def idle(self, args):
+        """`why_idle`, decided once in a call, because it may wait for the GPU."""
+        x = args["input"]
+        if self.decided is None or self.decided[0] is not x:
+            self.decided = x, self.why_idle(args)
+        return self.decided[1]
 
     def why_ineffective(self):
         """Why active calls changed nothing, as the end of a sentence."""
@@ -79,7 +88,8 @@ class GuidedRun:
     def post_cfg(self, args):
         """Post-CFG function: the denoised prediction plus the correction."""
         self.calls += 1
-        self.idle_reason = self.why_idle(args)
+        self.idle_reason = self.idle(args)
+        self.decided = None
         if self.idle_reason is not None:
             return args["denoised"]
         correction = self._correction_in_memory(args)

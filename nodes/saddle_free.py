@@ -13,6 +13,7 @@ from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
 from .host import amplification, coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
 from .inputs import checked
 from .live_trace import LiveTrace, Trace
+from .predictions import Points
 
 AUTOMATIC = 0  # of refresh_every
 
@@ -48,10 +49,16 @@ class SaddleFreeRun(GuidedRun):
         self.estimate = None
         self.position = None
         self.probes = None
+        self.planned = None
         self.latent_shapes = None
         self.trace = trace
         self.trace.begin(self.schedule, self.window)
         self.live = LiveTrace(trace, node_id, asdict(settings))
+
+    def install(self, model_options):
+        """Also says what to evaluate together with the sample."""
+        super().install(model_options)
+        self.predictions.companions.append(self.points)
 
     def sample(self, executor, *args, **kwargs):
         """The sampling; what was traced is kept however it ends."""
@@ -73,15 +80,20 @@ class SaddleFreeRun(GuidedRun):
     def correction(self, args):
         """The saddle-free correction, from the estimate of this call or the one in use."""
         alpha, std = coordinates(args["model"].model_sampling, args["sigma"])
-        images = self._due(args, std / alpha)
-        if images:
-            self.estimate = self._probe(args, images, alpha, std)
+        points = self._plan(args)
+        if points is not None:
+            self.estimate = self._probed(args, points, alpha, std)
             self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
+        self.planned = None
         estimate = replace(self.estimate, sigma_hat=std / alpha)
         correction = saddle_free(estimate, scale=self.settings.scale)
         directions = unpacked(estimate.direction, self.latent_shapes)
         self.trace.add(args["sigma"][0], estimate, correction, directions)
         return correction
+
+    def points(self, args):
+        """The probes of a call, as Points, before the sample is evaluated, or None."""
+        return None if self.idle(args) else self._plan(args)
 
     def why_idle(self, args):
         """Also where the model would not answer the probes itself."""
@@ -90,6 +102,23 @@ class SaddleFreeRun(GuidedRun):
     def why_ineffective(self):
         """The model was nowhere undecided."""
         return f"the model showed no positive curvature at any of {self.active_calls} calls"
+
+    def _plan(self, args):
+        """The probes of this call as Points, or None; chosen once."""
+        x = args["input"]
+        if self.planned is None or self.planned[0] is not x:
+            self.planned = x, self._choose(args)
+        return self.planned[1]
+
+    def _choose(self, args):
+        x, (alpha, std) = args["input"], coordinates(args["model"].model_sampling, args["sigma"])
+        images = self._due(args, std / alpha)
+        if not images:
+            return None
+        if self.tracker is None:
+            self.tracker = self._make_tracker(x)
+        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args, std)
+        return Points(self.tracker.probe(x, std=std), images)
 
     def _due(self, args, sigma_hat):
         """The places of the images to probe at this call."""
@@ -106,17 +135,15 @@ class SaddleFreeRun(GuidedRun):
     def _position(self, args):
         return schedule_position(float(args["sigma"][0]), self.schedule)
 
-    def _probe(self, args, images, alpha, std):
-        x, every = args["input"], self.settings.refresh_every
-        if self.tracker is None:
-            self.tracker = self._make_tracker(x)
-        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args, std)
+    def _probed(self, args, points, alpha, std):
+        """The estimate from the probes of this call."""
+        count, every = len(args["input"]), self.settings.refresh_every
         main = self.predictions.main(args)
-        probes = self.tracker.probe(x, std=std).split(len(x))
-        probed = torch.cat([self.predictions.elsewhere(args, main, probe, images) for probe in probes])
+        probed = self.predictions.elsewhere(args, main, points)
         chosen = None  # a mask made of a list waits for the GPU
         if every == AUTOMATIC:
-            chosen = torch.zeros(len(x), dtype=torch.bool).index_fill(0, torch.tensor(images), True).to(x.device)
+            due = torch.zeros(count, dtype=torch.bool).index_fill(0, torch.tensor(points.images), True)
+            chosen = due.to(args["input"].device)
         estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=chosen)
         if every == AUTOMATIC:
             self.probes = self.probes.after(estimate, chosen)

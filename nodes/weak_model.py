@@ -12,7 +12,8 @@ import comfy.samplers
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
 from .guided_run import IMAGE_KEYS, without_guidance
-from .host import Coupling, image_keys, prediction_type
+from .host import image_keys, prediction_type
+from .predictions import Coupling
 
 TEXT_WIDTHS = ("context_dim", "context_in_dim", "text_dim")
 

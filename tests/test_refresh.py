@@ -179,7 +179,7 @@ def test_images_that_are_due_are_probed_without_the_others_as_if_alone(host, dir
     for pick in range(3):
         latents = host.latents(branches(demo(), variants, batch=3, pick=pick, **sampling))
         alone += host.record.rows["guided"]
-        assert (batch["guided"][pick] - latents["guided"][0]).abs().max().item() <= 0.03 * spread
+        assert (batch["guided"][pick] - latents["guided"][0]).abs().max().item() <= 0.05 * spread
         assert (batch["guided"][pick] - batch["plain"][pick]).abs().max().item() > 0.3 * spread
     assert rows == alone
 
@@ -200,12 +200,13 @@ class Condition:
     ({"model_conds": {}, "control": object()}, False),
 ])
 def test_what_belongs_to_one_image_keeps_a_batch_together(host, entry, separable):
-    bridge = importlib.import_module(host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host"))
-    assert bridge._separable([[entry], None], {}) == separable
+    guidance = host.node("SaddleFreeGuidance").__module__
+    predictions = importlib.import_module(guidance.replace(".saddle_free", ".predictions"))
+    assert predictions.separable([[entry], None], {}) == separable
     for options in ({"patches": {"attn2_patch": [print]}}, {"wrappers": {"apply_model": {"torch.compile": [print]}}}):
-        assert not bridge._separable([[entry]], {"transformer_options": options})
+        assert not predictions.separable([[entry]], {"transformer_options": options})
     options = {"wrappers": {"apply_model": {"other": [print]}}}
-    assert bridge._separable([[entry]], {"transformer_options": options}) == separable
+    assert predictions.separable([[entry]], {"transformer_options": options}) == separable
 
 
 def test_texts_of_their_own_are_kept_together_in_the_host(host):

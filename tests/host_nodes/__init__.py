@@ -27,9 +27,10 @@ class Record:
         self.latents = {}  # by label
         self.images = {}  # by label
         self.traces = {}  # by label
-        self.evaluations = defaultdict(list)  # sigmas of the APPLY_MODEL calls, by label
-        self.rows = defaultdict(int)  # images and conditions in those calls, by label
-        self.points = defaultdict(list)  # digests of what those calls evaluated, by label
+        self.forwards = defaultdict(int)  # APPLY_MODEL calls, by label
+        self.evaluations = defaultdict(list)  # their sigmas, once for each batch that was evaluated, by label
+        self.rows = defaultdict(int)  # images and conditions in them, by label
+        self.points = defaultdict(list)  # digests of what was evaluated, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
         self.options_restored = {}  # by label
         self.loaded = {}  # number of models in the host's memory at the last post-CFG pass, by label
@@ -91,15 +92,26 @@ class TestWatch:
     CATEGORY = "tests"
 
     def watch(self, model, label, break_at, how):
-        def apply_model(executor, x, t, *args, **kwargs):
-            RECORD.evaluations[label].append(float(t[0]))
+        batch = None
+
+        def predict_noise(executor, x, *args, **kwargs):
+            nonlocal batch
+            batch = len(x)
+            return executor(x, *args, **kwargs)
+
+        def apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+            rows = len(x) // len(transformer_options["cond_or_uncond"])
+            parts = [x] if batch is None or rows <= batch else x.split(batch)
+            before = len(RECORD.evaluations[label])
+            RECORD.forwards[label] += 1
             RECORD.rows[label] += len(x)
-            RECORD.points[label].append(hashlib.sha256(x.numpy().tobytes()).hexdigest())
-            if len(RECORD.evaluations[label]) == break_at:
+            RECORD.evaluations[label] += [float(t[0])] * len(parts)
+            RECORD.points[label] += [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in parts]
+            if before < break_at <= len(RECORD.evaluations[label]):
                 if how == "interrupt":
                     raise comfy.model_management.InterruptProcessingException()
                 raise RuntimeError("broken on purpose")
-            return executor(x, t, *args, **kwargs)
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
         def outer_sample(executor, *args, **kwargs):
             model_options = executor.class_obj.model_options
@@ -115,6 +127,7 @@ class TestWatch:
             return args["denoised"]
 
         watched = model.clone()
+        watched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, f"test_watch_{label}", predict_noise)
         watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, f"test_watch_{label}", apply_model)
         watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_watch", outer_sample)
         watched.set_model_sampler_post_cfg_function(post_cfg)

@@ -178,6 +178,45 @@ class TestUndecided:
         return (patched,)
 
 
+class TestCrowd:
+    """A model whose memory runs out where more than `rows` are evaluated at once, whatever the host estimates."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "rows": ("INT", {"default": 1})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, rows):
+        def apply_model(executor, x, *args, **kwargs):
+            if len(x) > rows:
+                raise RAISED["oom"]()
+            return executor(x, *args, **kwargs)
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_crowd", apply_model)
+        return (patched,)
+
+
+class TestMemory:
+    """A model of which the host believes that an image needs `factor` times the memory of a usual one."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "factor": ("FLOAT", {"default": 1.0, "max": 1e12})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, factor):
+        patched = model.clone()
+        patched.add_object_patch("memory_usage_factor", factor)
+        return (patched,)
+
+
 class TestLoadFault:
     """A model that cannot be loaded into memory."""
 
@@ -317,5 +356,6 @@ class TestOdd:
 
 
 FAULT_NODES = (
-    TestFault, TestUndecided, TestLoadFault, TestReload, TestReplaceFile, TestKeep, TestLatentOfShape, TestOdd,
+    TestFault, TestUndecided, TestCrowd, TestMemory, TestLoadFault, TestReload, TestReplaceFile, TestKeep,
+    TestLatentOfShape, TestOdd,
 )
