@@ -257,9 +257,8 @@ class RawPredictions:
         base = (args["input"], main.denoised)
         if len(images) == len(x) or not _separable(main.conds, args["model_options"]):
             return self._evaluate(args, main, x, base)
-        prediction = main.denoised.clone()
-        prediction[images] = self._evaluate(args, main, x[images], base)
-        return prediction
+        places = torch.tensor(images).to(x.device, non_blocking=True)  # a list as an index would wait for the GPU
+        return main.denoised.index_copy(0, places, self._evaluate(args, main, x[places], base))
 
     def _evaluate(self, args, evaluated, x, base=None):
         return self._coupling.evaluate(evaluated, x, args["sigma"], args["model"], args["model_options"], base)

@@ -46,7 +46,7 @@ class SaddleFreeRun(GuidedRun):
         self.image_keys = image_keys(noise)
         self.tracker = None
         self.estimate = None
-        self.position = None
+        self.position = self.probed_at = None  # in the schedule, where every so many steps count
         self.probes = None
         self.latent_shapes = None
         self.trace = trace
@@ -73,9 +73,9 @@ class SaddleFreeRun(GuidedRun):
     def correction(self, args):
         """The saddle-free correction, from the estimate of this call or the one in use."""
         alpha, std = coordinates(args["model"].model_sampling, args["sigma"])
-        images = self._due(args, std / alpha)
+        images, chosen = self._due(args, std / alpha)
         if images:
-            self.estimate = self._probe(args, images, alpha, std)
+            self.estimate = self._probe(args, images, chosen, alpha, std)
             self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
         estimate = replace(self.estimate, sigma_hat=std / alpha)
         correction = saddle_free(estimate, scale=self.settings.scale)
@@ -92,21 +92,24 @@ class SaddleFreeRun(GuidedRun):
         return f"the model showed no positive curvature at any of {self.active_calls} calls"
 
     def _due(self, args, sigma_hat):
-        """The places of the images to probe at this call."""
+        """The places of the images to probe at this call, and a boolean [B] of the same, None where it is all or none.
+
+        What is read here waits for the GPU; later in the call nothing does.
+        """
         x, every = args["input"], self.settings.refresh_every
         reusable = self.estimate is not None and self.estimate.response.shape[1:] == x.shape
         if every == AUTOMATIC:
             if not reusable:
                 self.probes = ProbeSchedule.start(len(x), x.device)
-            return self.probes.due(sigma_hat).nonzero().flatten().tolist()
-        if every > 1 and reusable and abs(self._position(args) - self.position) < every:
-            return []
-        return list(range(len(x)))
+            chosen = self.probes.due(sigma_hat)
+            return [place for place, due in enumerate(chosen.tolist()) if due], chosen
+        if every > 1:
+            self.position = schedule_position(float(args["sigma"][0]), self.schedule)
+            if reusable and abs(self.position - self.probed_at) < every:
+                return [], None
+        return list(range(len(x))), None
 
-    def _position(self, args):
-        return schedule_position(float(args["sigma"][0]), self.schedule)
-
-    def _probe(self, args, images, alpha, std):
+    def _probe(self, args, images, chosen, alpha, std):
         x, every = args["input"], self.settings.refresh_every
         if self.tracker is None:
             self.tracker = self._make_tracker(x)
@@ -114,14 +117,10 @@ class SaddleFreeRun(GuidedRun):
         main = self.predictions.main(args)
         probes = self.tracker.probe(x, std=std).split(len(x))
         probed = torch.cat([self.predictions.elsewhere(args, main, probe, images) for probe in probes])
-        chosen = None  # a mask made of a list waits for the GPU
-        if every == AUTOMATIC:
-            chosen = torch.zeros(len(x), dtype=torch.bool).index_fill(0, torch.tensor(images), True).to(x.device)
         estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=chosen)
         if every == AUTOMATIC:
             self.probes = self.probes.after(estimate, chosen)
-        elif every > 1:
-            self.position = self._position(args)
+        self.probed_at = self.position
         return estimate
 
     def _automatic_radius(self, args, std):
