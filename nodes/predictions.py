@@ -148,10 +148,18 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """Where else the network is to be asked: x, [points * B, ...], and at the places of which images of the batch."""
+    """Where else the network is to be asked: x, [points * B, ...], and for which images of the batch.
+
+    images: their places; chosen: a boolean [B] of the same on the device of x, None where it is all of them.
+    """
 
     x: torch.Tensor
     images: list
+    chosen: torch.Tensor | None = None
+
+    def places(self):
+        """The images on the device of x; a list as an index would wait for the GPU."""
+        return torch.tensor(self.images).to(self.x.device, non_blocking=True)
 
 
 class RawPredictions:
@@ -243,7 +251,7 @@ class RawPredictions:
         """Those of the points that are evaluated: of the images asked for, or of all where they belong together."""
         if len(points.images) == batch or not separable(conds, options):
             return points.x
-        return points.x.unflatten(0, (-1, batch))[:, points.images].flatten(0, 1)
+        return points.x.unflatten(0, (-1, batch)).index_select(1, points.places()).flatten(0, 1)
 
     def main(self, args):
         """The main condition as it was evaluated at x, from the arguments of a post-CFG function.
@@ -273,9 +281,9 @@ class RawPredictions:
             found = self._ask(args, main, self._rows(points, main.conds, args["model_options"], batch))
         if len(found) == len(points.x):
             return found
-        predictions = main.denoised.repeat(len(points.x) // batch, *[1] * (main.denoised.ndim - 1))
-        predictions.unflatten(0, (-1, batch))[:, points.images] = found.unflatten(0, (-1, len(points.images)))
-        return predictions
+        found = found.unflatten(0, (-1, len(points.images)))  # [points, images, ...]
+        predictions = main.denoised.expand(len(found), *main.denoised.shape)
+        return predictions.index_copy(1, points.places(), found).flatten(0, 1)
 
     def _ask(self, args, main, rows):
         """The predictions at some rows: at once where that is exact and fits into memory, else no more than a batch."""

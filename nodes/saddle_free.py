@@ -3,7 +3,6 @@
 import functools
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
@@ -47,7 +46,7 @@ class SaddleFreeRun(GuidedRun):
         self.image_keys = image_keys(noise)
         self.tracker = None
         self.estimate = None
-        self.position = None
+        self.position = self.probed_at = None  # in the schedule, where every so many steps count
         self.probes = None
         self.planned = None
         self.latent_shapes = None
@@ -112,43 +111,40 @@ class SaddleFreeRun(GuidedRun):
 
     def _choose(self, args):
         x, (alpha, std) = args["input"], coordinates(args["model"].model_sampling, args["sigma"])
-        images = self._due(args, std / alpha)
+        images, chosen = self._due(args, std / alpha)
         if not images:
             return None
         if self.tracker is None:
             self.tracker = self._make_tracker(x)
         self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args, std)
-        return Points(self.tracker.probe(x, std=std), images)
+        return Points(self.tracker.probe(x, std=std), images, chosen)
 
     def _due(self, args, sigma_hat):
-        """The places of the images to probe at this call."""
+        """The places of the images to probe at this call, and a boolean [B] of the same, None where it is all or none.
+
+        What is read here waits for the GPU; later in the call nothing does.
+        """
         x, every = args["input"], self.settings.refresh_every
         reusable = self.estimate is not None and self.estimate.response.shape[1:] == x.shape
         if every == AUTOMATIC:
             if not reusable:
                 self.probes = ProbeSchedule.start(len(x), x.device)
-            return self.probes.due(sigma_hat).nonzero().flatten().tolist()
-        if every > 1 and reusable and abs(self._position(args) - self.position) < every:
-            return []
-        return list(range(len(x)))
-
-    def _position(self, args):
-        return schedule_position(float(args["sigma"][0]), self.schedule)
+            chosen = self.probes.due(sigma_hat)
+            return [place for place, due in enumerate(chosen.tolist()) if due], chosen
+        if every > 1:
+            self.position = schedule_position(float(args["sigma"][0]), self.schedule)
+            if reusable and abs(self.position - self.probed_at) < every:
+                return [], None
+        return list(range(len(x))), None
 
     def _probed(self, args, points, alpha, std):
         """The estimate from the probes of this call."""
-        count, every = len(args["input"]), self.settings.refresh_every
         main = self.predictions.main(args)
         probed = self.predictions.elsewhere(args, main, points)
-        chosen = None  # a mask made of a list waits for the GPU
-        if every == AUTOMATIC:
-            due = torch.zeros(count, dtype=torch.bool).index_fill(0, torch.tensor(points.images), True)
-            chosen = due.to(args["input"].device)
-        estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=chosen)
-        if every == AUTOMATIC:
-            self.probes = self.probes.after(estimate, chosen)
-        elif every > 1:
-            self.position = self._position(args)
+        estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=points.chosen)
+        if points.chosen is not None:
+            self.probes = self.probes.after(estimate, points.chosen)
+        self.probed_at = self.position
         return estimate
 
     def _automatic_radius(self, args, std):

@@ -1,0 +1,411 @@
+"""What does guidance cost? Step time and peak memory of each method beside CFG of the same model, in one run.
+
+    python quickstart.py --run benchmarks/cost.py
+    python quickstart.py --run benchmarks/cost.py --models demo SD3.5 --repeats 9
+
+samples through the host: stand-ins of the model families (their networks, with few layers and random weights), the
+trained demo model and, on a GPU, SDXL, SD3.5-medium and FLUX.1-dev at their real sizes with random weights. Every
+method samples once for warm-up; then they take turns, so that drift of the machine meets all of them alike.
+
+Step time: a run's time over its steps, as a ratio to that of CFG in the same turn, the median of all turns; in brackets
+the evaluations of an image per step. Peak memory: weights and tensors alive together at the most, as a ratio to CFG; in
+brackets the same without the weights. On a GPU it is what the allocator gave out, on a CPU the tensors alone, without
+what an operation takes for itself while it runs. Own work: the tensor operations of saddle-free guidance at a call with
+a probe, timed alone, as a share of a step of CFG.
+
+On random weights the curvature is hardly ever positive, so that saddle-free guidance with its default schedule pays for
+the search only. On the demo model its cost is the real one.
+"""
+
+import argparse
+import dataclasses
+import functools
+import gc
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+import weakref
+from pathlib import Path
+
+import torch
+from pack import ROOT, enter_host, load_pack
+from quality import Counter, Method, auto, saddle_free
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+BASE = "CFG"
+STAND_INS = {
+    "SD1.5": "sd15_middle", "SDXL": "sdxl", "SD3": "sd3", "SD3.5": "sd35", "FLUX.1-dev": "flux", "Wan 2.1": "wan",
+}
+PAG_SCALE = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RealSize:
+    """A published model: its network as the host detects it in a checkpoint, one latent of 1024 x 1024 pixels, its text."""
+
+    network: dict
+    latent: tuple
+    context: tuple  # (tokens, width)
+    pooled: int
+
+
+REAL_SIZES = {
+    "SDXL": RealSize(
+        {
+            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4],
+            "num_res_blocks": [2, 2, 2], "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10,
+            "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "context_dim": 2048, "num_head_channels": 64,
+            "adm_in_channels": 2816, "num_classes": "sequential", "use_spatial_transformer": True, "legacy": False,
+            "use_linear_in_transformer": True, "use_temporal_attention": False, "use_temporal_resblock": False,
+        },
+        (4, 128, 128), (77, 2048), 1280,
+    ),
+    "SD3.5-medium": RealSize(
+        {
+            "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 24, "input_size": None,
+            "adm_in_channels": 2048, "num_patches": 384**2, "pos_embed_max_size": 384, "pos_embed_scaling_factor": None,
+            "context_embedder_config": {
+                "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}
+            },
+            "qk_norm": "rms", "x_block_self_attn_layers": list(range(13)),
+        },
+        (16, 128, 128), (154, 4096), 2048,
+    ),
+    "FLUX.1-dev": RealSize(
+        {
+            "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 768,
+            "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19,
+            "depth_single_blocks": 38, "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True,
+            "guidance_embed": True, "txt_ids_dims": [],
+        },
+        (16, 128, 128), (256, 4096), 768,
+    ),
+}
+
+
+@dataclasses.dataclass
+class Subject:
+    """A model to measure, as the host's patchers; latent: [B, ...]; positive, negative: CONDITIONING."""
+
+    name: str
+    model: object
+    weak: object
+    latent: torch.Tensor
+    positive: list
+    negative: list
+    scheduler: str = "simple"
+
+
+@dataclasses.dataclass
+class Cost:
+    """What a method took: seconds of a step at each turn, evaluations of an image per step, bytes."""
+
+    seconds: list = dataclasses.field(default_factory=list)
+    evaluations: float = 0.0
+    weights: int = 0
+    working: int = 0
+
+
+# --- What is compared ------------------------------------------------------------------------------------------------
+
+
+def pag(model, weak, seed):
+    """The host's perturbed-attention guidance as a method's `guide`."""
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    return PerturbedAttentionGuidance.execute(model, PAG_SCALE).result[0]
+
+
+METHODS = [
+    Method("no guidance"),
+    Method(BASE, cfg=4.0),
+    Method("saddle-free, every call", saddle_free(1.0, refresh_every=1)),
+    Method("saddle-free, default", saddle_free(1.0)),
+    Method("auto-guidance", auto(1.5)),
+    Method("PAG", pag),
+]
+
+
+def methods_of(subject):
+    """The methods that the model takes: PAG changes the attention in the middle of a UNet."""
+    has_middle = getattr(subject.model.model.diffusion_model, "middle_block", None) is not None
+    return [method for method in METHODS if method.name != "PAG" or has_middle]
+
+
+def stand_in(name, family, models):
+    """A stand-in of the tests, through the host's own loaders."""
+    import comfy.sd
+    import stand_ins
+
+    patchers = []
+    for seed in (0, 1):
+        path = str(models / stand_ins.FAMILIES[family].folder / stand_ins.write_stand_in(family, models, seed))
+        if stand_ins.FAMILIES[family].folder == "checkpoints":
+            patchers.append(comfy.sd.load_checkpoint_guess_config(path, output_vae=False, output_clip=False)[0])
+        else:
+            patchers.append(comfy.sd.load_diffusion_model(path))
+    conditions = [stand_ins.conditioning(family, seed) for seed in (1, 2)]
+    return Subject(f"{name}, stand-in", *patchers, stand_ins.empty_latent(family), *conditions)
+
+
+def demo(batch):
+    """The demo model and its real weak one, asked for a digit."""
+    from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning, load_demo_model
+
+    return Subject(
+        f"demo, batch {batch}", load_demo_model("model"), load_demo_model("weak"), torch.zeros(batch, 3, 32, 32),
+        class_conditioning("3"), class_conditioning(NO_CLASS), "karras",
+    )
+
+
+def real_size(name):
+    """A model of real size with random weights, made on the GPU."""
+    import comfy.model_management
+    import comfy.model_patcher
+
+    size, device = REAL_SIZES[name], comfy.model_management.get_torch_device()
+    patchers = []
+    for seed in (0, 1):
+        model = build(size.network, device)
+        fill(model.diffusion_model, seed)
+        offload = comfy.model_management.unet_offload_device()
+        patchers.append(comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload))
+    conditions = [
+        [[torch.randn(1, *size.context), {"pooled_output": torch.randn(1, size.pooled)}]] for _ in ("positive", "negative")
+    ]
+    return Subject(name, *patchers, torch.zeros(1, *size.latent), *conditions)
+
+
+def build(network, device, dtype=None):
+    """The host's model of a network, its weights not yet set, in the precision that the host takes where none is given."""
+    from comfy import model_detection, model_management
+
+    config = model_detection.model_config_from_unet_config(network)
+    supported = config.supported_inference_dtypes
+    dtype = dtype or model_management.unet_dtype(device=device, supported_dtypes=supported)
+    config.set_inference_dtype(dtype, model_management.unet_manual_cast(dtype, device, supported))
+    return config.get_model({}, device=device)
+
+
+@torch.no_grad()
+def fill(network, seed):
+    """Random weights of the size that keeps activations near 1, made where the network is."""
+    generator = None
+    for name, value in network.state_dict().items():
+        generator = generator or torch.Generator(value.device).manual_seed(seed)
+        if value.ndim < 2:
+            value.normal_(1.0 if name.endswith(("weight", "scale")) else 0.0, 0.02, generator=generator)
+        else:
+            spread = 1.0 if name == "pos_embed" else value[0].numel() ** -0.5
+            value.normal_(0.0, spread, generator=generator)
+
+
+def subjects(names, models):
+    """Name and maker of each model to measure; names: parts of names, all where empty."""
+    makers = {f"{name}, stand-in": functools.partial(stand_in, name, family, models) for name, family in STAND_INS.items()}
+    makers |= {f"demo, batch {batch}": functools.partial(demo, batch) for batch in (1, 8)}
+    if torch.cuda.is_available():
+        makers |= {name: functools.partial(real_size, name) for name in REAL_SIZES}
+    return {name: maker for name, maker in makers.items() if any(part in name for part in names or [""])}
+
+
+# --- How it is measured ----------------------------------------------------------------------------------------------
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors made while it is on and not yet freed, each storage once; `peak` is the most."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self._known = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        result = function(*args, **kwargs)
+        for storage in _storages(result):
+            key, size = storage._cdata, storage.nbytes()
+            if key not in given and key not in self._known:
+                self._known[key] = weakref.ref(storage, functools.partial(self._freed, key, size))
+                self.live += size
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _freed(self, key, size, reference):
+        del self._known[key]
+        self.live -= size
+
+
+def _storages(tree):
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def peak_bytes(run, device):
+    """The bytes that a run holds at its peak above those held before."""
+    if device.type != "cuda":
+        with LiveTensors() as tensors:
+            run()
+        return tensors.peak
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def seconds_of(run, device):
+    """The seconds that a run takes."""
+    wait = functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def sample(subject, guided, cfg, steps):
+    """One picture or batch through the host's sampler."""
+    import comfy.sample
+
+    noise = comfy.sample.prepare_noise(subject.latent, 0)
+    return comfy.sample.sample(
+        guided, noise, steps, cfg, "euler", subject.scheduler, subject.positive, subject.negative, subject.latent,
+        disable_pbar=True, seed=0,
+    )
+
+
+def measure(subject, steps, repeats):
+    """A Cost for each method that the model takes, by name."""
+    device, counter, runs, costs = subject.model.load_device, Counter(), {}, {}
+    for method in methods_of(subject):
+        counter.images = 0
+        guided = method.guide(counter.attach(subject.model), counter.attach(subject.weak), 0)
+        run = functools.partial(sample, subject, guided, method.cfg, steps)
+        run()
+        weights = subject.model.model_size() + (subject.weak.model_size() if method.name == "auto-guidance" else 0)
+        costs[method.name] = Cost([], counter.images / steps / len(subject.latent), weights, peak_bytes(run, device))
+        runs[method.name] = run
+    for _ in range(repeats):
+        for name, run in runs.items():
+            costs[name].seconds.append(seconds_of(run, device) / steps)
+    return costs
+
+
+@torch.inference_mode()
+def own_work(latent, dtype, device, repeats=30):
+    """The median seconds that saddle-free guidance takes at a call with a probe, without the evaluations.
+
+    latent: [B, ...], of which the shape counts; dtype: that of the network.
+    """
+    from saddle_free_guidance.curvature import CurvatureTracker, automatic_probe_radius
+    from saddle_free_guidance.guidance import CurvatureTrace, saddle_free
+
+    x, denoised, probed = torch.randn(3, *latent.shape, device=device).unbind()
+    std, alpha = torch.full((len(x),), 2.0, device=device), torch.ones(len(x), device=device)
+    radius = functools.partial(automatic_probe_radius, dtype, x[0].numel())
+    tracker, trace = CurvatureTracker(probe_radius=radius), CurvatureTrace()
+
+    def call():
+        tracker.probe(x, std=std)
+        estimate = tracker.update(denoised, probed, alpha=alpha, std=std)
+        correction = saddle_free(estimate, scale=1.0)
+        trace.add(std[0], estimate, correction)
+        return denoised + correction
+
+    call()
+    return statistics.median(seconds_of(call, device) for _ in range(repeats))
+
+
+# --- What is printed -------------------------------------------------------------------------------------------------
+
+
+def time_ratio(cost, base):
+    """The median over the turns of a step's time over that of `base` in the same turn."""
+    return statistics.median(one / other for one, other in zip(cost.seconds, base.seconds))
+
+
+def time_cells(costs):
+    """A cell for each method: step time over that of CFG, and evaluations of an image per step."""
+    base = costs[BASE]
+    return [
+        f"{time_ratio(costs[method.name], base):.2f} ({costs[method.name].evaluations:.2f})"
+        if method.name in costs else "-" for method in METHODS
+    ]
+
+
+def memory_cells(costs):
+    """A cell for each method: peak memory over that of CFG, with the weights and without."""
+    base = costs[BASE]
+    return [
+        f"{(cost.weights + cost.working) / (base.weights + base.working):.2f} ({cost.working / base.working:.2f})"
+        if cost is not None else "-" for cost in (costs.get(method.name) for method in METHODS)
+    ]
+
+
+def row(*cells):
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def heading(first, *columns):
+    """The heading of a Markdown table."""
+    return row(*first, *columns) + "\n" + "|---" * (len(first) + len(columns)) + "|"
+
+
+def machine(device):
+    """The device and the torch that were measured."""
+    threads = torch.get_num_threads()
+    name = f"{os.cpu_count()} CPU cores, {threads} thread{'s' * (threads > 1)}"
+    return f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else name}, torch {torch.__version__}"
+
+
+def report(subject, steps, repeats):
+    """The rows of one model in the table of times and in that of memory."""
+    costs, device = measure(subject, steps, repeats), subject.model.load_device
+    dtype = subject.model.model.get_dtype_inference()
+    name = f"{subject.name}, {'x'.join(map(str, subject.latent.shape[1:]))}, {str(dtype).removeprefix('torch.')}"
+    base = costs[BASE]
+    step = statistics.median(base.seconds)
+    share = own_work(subject.latent, dtype, device) / step
+    return (
+        row(name, f"{1000 * step:.1f}", *time_cells(costs), f"{100 * share:.1f}%"),
+        row(name, f"{(base.weights + base.working) / 2**20:.0f}", *memory_cells(costs)),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=[], metavar="PART", help="only models with a part in their name")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    sys.path.append(str(ROOT / "tests"))
+    enter_host("--highvram" if torch.cuda.is_available() else "--cpu")
+    load_pack()
+    logging.disable(logging.WARNING)  # that random weights show no positive curvature
+    import comfy.model_management
+
+    names, rows = [method.name for method in METHODS], []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in subjects(arguments.models, Path(folder)).items():
+            try:
+                rows.append(report(make(), arguments.steps, arguments.repeats))
+            except torch.OutOfMemoryError:
+                rows.append((row(name, "out of memory"),) * 2)
+            comfy.model_management.unload_all_models()
+            gc.collect()
+            comfy.model_management.soft_empty_cache()
+    print(f"{machine(comfy.model_management.get_torch_device())}; {arguments.steps} euler steps, medians of "
+          f"{arguments.repeats} turns\n")
+    print(heading(("step time", "CFG, ms"), *names, "own work"), *(times for times, _ in rows), sep="\n")
+    print("\n" + heading(("peak memory", "CFG, MiB"), *names), *(memory for _, memory in rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""On its hot path guidance makes the CPU wait for a GPU only where it must, and it holds little between two calls."""
+
+import functools
+
+import cost
+import pytest
+import torch
+from graphs import branches, demo
+from quality import node
+from waits import Wait, Waits
+
+BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
+AFTER = {"trace.py:end", "guided_run.py:report"}  # the sampler has returned
+START = ("tracker.py:_start", "to")  # the random start of the directions, once a run
+FLOAT = 4  # bytes
+
+
+def waits_of(host, cfg, **knobs):
+    """The waits on the hot path of a run on the demo model, numbered by the call, from the second on.
+
+    At CFG 1 the probes are chosen before the sample's own prediction is made, else after it.
+    """
+    before = 1 if cfg == 1 else 0
+    with Waits(lambda: len(host.record.calls["guided"]) + before) as waits:
+        host.latents(branches(
+            demo(), {"guided": {"directions": 2} | knobs}, batch=BATCH, steps=STEPS, scheduler="karras",
+            seed=SEED, cfg=cfg,
+        ))
+    assert len(host.record.calls["guided"]) == STEPS
+    assert {wait.place for wait in waits.found} >= AFTER  # they are seen at all
+    found = [wait for wait in waits.found if wait[:2] != START]
+    assert len(found) == len(waits.found) - 1
+    return [wait for wait in found if wait.call > 1 and wait.place not in AFTER]
+
+
+def once_a_call(place, function):
+    return [Wait(place, function, call) for call in range(2, STEPS + 1)]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_a_probe_at_every_call_waits_for_nothing(host, cfg):
+    assert waits_of(host, cfg, refresh_every=1) == []
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(host, cfg):
+    assert waits_of(host, cfg, refresh_every=0) == once_a_call("saddle_free.py:_due", "tolist")
+    base = BATCH * STEPS * (1 if cfg == 1 else 2)
+    assert (host.record.rows["guided"] - base) // 2 % BATCH  # some probes were of a part of the batch
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_every_so_many_steps_waits_once_a_call_to_read_sigma(host, cfg):
+    assert waits_of(host, cfg, refresh_every=2) == once_a_call("saddle_free.py:_due", "__float__")
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_a_window_waits_once_a_call_to_read_sigma(host, cfg):
+    found = waits_of(host, cfg, refresh_every=1, start_percent=0.2)
+    assert found == once_a_call("guided_run.py:why_idle", "__float__")
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: x.sum().item(), lambda x: x.tolist(), lambda x: x.cpu(), lambda x: float(x[0]), lambda x: bool(x[0] > 0),
+    lambda x: x.nonzero(), lambda x: x[x > 0], lambda x: x[[0]], lambda x: torch.where(x > 0), lambda x: x.to("cpu"),
+    lambda x: torch.equal(x, x), lambda x: torch.tensor([1.0], device=x.device), lambda x: torch.allclose(x, x),
+    lambda x: x.numpy(), lambda x: x.masked_select(x > 0), lambda x: x.__setitem__(x > 0, 1.0), lambda x: 1.0 in x,
+    lambda x: x.repeat_interleave(torch.tensor([1, 2, 3])), lambda x: torch.unique(x), lambda x: x.to(x),
+])
+def test_what_waits_is_seen_in_code_of_the_pack_alone(function, monkeypatch):
+    x = torch.tensor([1.0, -2.0, 3.0])
+    with Waits(lambda: 0) as waits:
+        function(x)
+    assert not waits.found
+    monkeypatch.setattr("waits.own_place", lambda: "somewhere")
+    with Waits(lambda: 0) as waits:
+        function(x)
+    assert len(waits.found) == 1
+
+
+def test_what_does_not_wait_is_not_reported(monkeypatch):
+    monkeypatch.setattr("waits.own_place", lambda: "somewhere")
+    x = torch.tensor([1.0, -2.0, 3.0])
+    with Waits(lambda: 0) as waits:
+        x.to(torch.float64), x[0], x[torch.tensor([0, 1])], torch.where(x > 0, x, 0), x.isfinite().all(), x[1:] + x[:-1]
+        torch.tensor([1, 2]).to(x.device, non_blocking=True), torch.full((2,), 1.0, device=x.device)
+    assert not waits.found
+
+
+def storages(held, found):
+    """Adds the bytes of the float tensors that an object of the pack holds to `found`, by storage."""
+    if isinstance(held, torch.Tensor):
+        if held.is_floating_point():
+            found[held.untyped_storage().data_ptr()] = held.untyped_storage().nbytes()
+    elif isinstance(held, dict):
+        for value in held.values():
+            storages(value, found)
+    elif isinstance(held, (list, tuple)):
+        for value in held:
+            storages(value, found)
+    elif isinstance(held, functools.partial):
+        storages((held.args, held.keywords), found)
+    elif type(held).__module__.startswith("saddle_free_guidance"):
+        storages(vars(held), found)
+    return found
+
+
+def bytes_between_calls(subject, **knobs):
+    """What the run of a guided model holds before each call but the first, in bytes of float tensors."""
+    from comfy.patcher_extension import WrappersMP
+
+    held = []
+
+    def before_a_call(executor, x, timestep, model_options, seed):
+        functions = model_options["sampler_post_cfg_function"]
+        run = next(function.__self__ for function in functions if hasattr(function.__self__, "tracker"))
+        if run.calls:
+            held.append(sum(storages(run, {}).values()))
+        return executor(x, timestep, model_options, seed)
+
+    guided = node("SaddleFreeGuidance", model=subject.model, **knobs)
+    guided.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "test_memory", before_a_call)
+    cost.sample(subject, guided, 1.0, STEPS)
+    return held
+
+
+@pytest.mark.parametrize("refresh_every", [0, 1])
+@pytest.mark.parametrize("directions", [1, 3])
+@pytest.mark.parametrize("family", ["demo", "sd3"])
+def test_three_latents_a_direction_are_held_between_calls(host, family, directions, refresh_every):
+    """The directions, the estimate's own and its response; and, small, two maps of the trace and values an image."""
+    subject = cost.demo(2) if family == "demo" else cost.stand_in("SD3", "sd3", host.models)
+    batch, channels = subject.latent.shape[:2]
+    latent = subject.latent.numel() * FLOAT
+    maps = 2 * latent // channels
+    traced = (directions + 2) * batch * FLOAT  # of a call: the quotients, the size of the push, sigma
+    state = (directions + 2 + 3) * batch * FLOAT  # probe radius, sigma_hat, amplification; below, above, spread
+    held = bytes_between_calls(subject, directions=directions, refresh_every=refresh_every)
+    assert len(held) == STEPS - 1
+    for calls, size in enumerate(held, start=1):
+        assert 2 * directions * latent < size <= 3 * directions * latent + maps + calls * traced + state
