@@ -100,13 +100,13 @@ class TestWatch:
             return executor(x, *args, **kwargs)
 
         def apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-            rows = len(x) // len(transformer_options["cond_or_uncond"])
-            parts = [x] if batch is None or rows <= batch else x.split(batch)
+            rows = x.unflatten(0, (len(transformer_options["cond_or_uncond"]), -1))  # [conditions, images, ...]
+            parts = rows.split(batch or len(x), dim=1)
             before = len(RECORD.evaluations[label])
             RECORD.forwards[label] += 1
             RECORD.rows[label] += len(x)
             RECORD.evaluations[label] += [float(t[0])] * len(parts)
-            RECORD.points[label] += [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in parts]
+            RECORD.points[label] += [hashlib.sha256(part.contiguous().numpy().tobytes()).hexdigest() for part in parts]
             if before < break_at <= len(RECORD.evaluations[label]):
                 if how == "interrupt":
                     raise comfy.model_management.InterruptProcessingException()
