@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 PLOT = Path(__file__).parent / "front.png"
 STEPS, ALL_STEPS = 32, (16, 32, 64)
-SCALES = (4.0, 16.0)
+SCALE, SCALES = 8.0, (4.0, 8.0, 16.0)
 AUTOMATIC = 0
 AT_ONCE = [
     (1, AUTOMATIC), (1, 1), (1, 2), (1, 4), (1, 8), (2, AUTOMATIC), (2, 2), (2, 4), (4, AUTOMATIC), (4, 4), (4, 8), (8, 8)
 ]
+MAIN = [(1, AUTOMATIC), (1, 1), (4, 4)]
 IN_TURN = (2, 4, 8)
 WINDOWS = ((0.3, 1.0), (0.3, 0.6))
 QUALITY_DIGITS = ("precision", "recall", "density", "coverage")
@@ -62,18 +63,18 @@ class Setting:
 
 
 def settings(steps):
-    """The points that are measured at a number of steps: all at STEPS, those that matter at others."""
-    few = [(1, AUTOMATIC), (1, 1), (4, 4)]
-    at_once = AT_ONCE if steps == STEPS else few
-    points = [Setting("no guidance"), *(Setting("auto-guidance", scale) for scale in (1.5, 2.0))]
+    """The points that are measured at a number of steps: all of them at STEPS, those that matter at others."""
+    points = [Setting("no guidance"), Setting("auto-guidance", 2.0)]
+    if steps == STEPS:
+        points += [Setting("auto-guidance", 1.5)]
+        points += [Setting("at once", SCALE, directions, refresh) for directions, refresh in AT_ONCE]
+        points += [Setting("in turn", SCALE, directions) for directions in IN_TURN]
+        points += [Setting("at once", SCALE, window=window) for window in WINDOWS]
     points += [
         Setting("at once", scale, directions, refresh)
-        for (directions, refresh), scale in itertools.product(at_once, SCALES)
+        for (directions, refresh), scale in itertools.product(MAIN, SCALES if steps == STEPS else [SCALE])
     ]
-    if steps == STEPS:
-        points += [Setting("in turn", scale, directions) for directions, scale in itertools.product(IN_TURN, SCALES)]
-        points += [Setting("at once", scale, window=window) for window, scale in itertools.product(WINDOWS, SCALES)]
-    return points
+    return list(dict.fromkeys(points))
 
 
 def in_turn(model, **knobs):
