@@ -7,7 +7,9 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..curvature import CurvatureTracker, ProbeSchedule, automatic_probe_radius
+from ..curvature import (
+    CurvatureTracker, ProbeSchedule, automatic_probe_radius, rounding_error, with_input_rounding,
+)
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
 from .host import amplification, coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
@@ -110,7 +112,11 @@ class SaddleFreeRun(GuidedRun):
         x, every = args["input"], self.settings.refresh_every
         if self.tracker is None:
             self.tracker = self._make_tracker(x)
-        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args, std)
+        precision = self._precision(args, std)
+        self.tracker.rounding = rounding_error(*precision)
+        self.tracker.probe_radius = self.settings.probe_radius or functools.partial(
+            automatic_probe_radius, precision[0], precision[1], amplification=precision[2]
+        )
         main = self.predictions.main(args)
         probes = self.tracker.probe(x, std=std).split(len(x))
         probed = torch.cat([self.predictions.elsewhere(args, main, probe, images) for probe in probes])
@@ -124,12 +130,11 @@ class SaddleFreeRun(GuidedRun):
             self.position = self._position(args)
         return estimate
 
-    def _automatic_radius(self, args, std):
-        model = args["model"]
-        return functools.partial(
-            automatic_probe_radius, model.get_dtype_inference(), args["input"][0].numel(),
-            amplification=amplification(model.model_sampling, args["sigma"], std),
-        )
+    def _precision(self, args, std):
+        """What the network computes in, the values of an image, and how rounding errors grow, [B]."""
+        model, x = args["model"], args["input"]
+        growth = with_input_rounding(amplification(model.model_sampling, args["sigma"], std), x, std)
+        return model.get_dtype_inference(), x[0].numel(), growth
 
     def _make_tracker(self, x):
         size = x[0].numel()
