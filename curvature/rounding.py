@@ -11,8 +11,7 @@ import torch
 from .power_iteration import inner
 
 EXACT = 1e-5  # a format with a smaller eps is computed with as if it were exact
-INPUT = 0.5  # of the rounding of the network's input that its Jacobian lets through, measured on the demo model
-LEAST_GAIN = 0.5
+INPUT = 0.5  # of the rounding of the network's input that its Jacobian lets through, chosen on the demo model
 LARGEST_SHARE = 0.5
 
 
@@ -36,23 +35,14 @@ def with_input_rounding(amplification, x, std):
     return torch.hypot(amplification, INPUT * rms / std)
 
 
-def averaged(response, vectors, noise, share):
-    """The response u, or where u is noisy the mean of u and its prediction (v.u) v; and the noise's share of its square.
+def noise_share(response, noise):
+    """Which share of the square of response / |response| is noise of length `noise`; at most a half.
 
-    response, vectors: u and the unit v it belongs to, [directions, B, N]; noise: length of the noise in u and share:
-    that of the noise in v, squared, [directions, B]. With a gain g the result is (v.u) v + g w, w the part of u across
-    v. Of w, |w|^2 - noise^2 is signal, and the mean that is nearest to J v has g = 1 - noise^2 / |w|^2 (Wiener 1949);
-    g stays above a half, for v has to move to converge. The noise left is g * noise and what v brought,
-    (1 - g) (v.u) sqrt(share), which are independent.
+    response: [directions, B, N]; noise, share: [directions, B]. Noise is orthogonal to the rest, so that
+    |u|^2 = |J v|^2 + noise^2.
     """
-    along = inner(vectors, response)  # [directions, B]
-    across = response - along[..., None] * vectors
-    length = inner(across, across)
-    gain = (1 - noise**2 / torch.where(length > 0, length, 1)).clamp(LEAST_GAIN, 1)
-    mean = along[..., None] * vectors + gain[..., None] * across
-    left = (gain * noise) ** 2 + ((1 - gain) * along) ** 2 * share
-    total = inner(mean, mean)
-    return mean, (left / torch.where(total > 0, total, 1)).clamp(0, LARGEST_SHARE)
+    square = inner(response, response)
+    return (noise**2 / torch.where(square > 0, square, 1)).clamp(0, LARGEST_SHARE)
 
 
 def rayleigh_without_noise(rayleigh, share):

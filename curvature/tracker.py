@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .power_iteration import inner, jacobian_vector_product, orthonormalise
-from .rounding import averaged, rayleigh_without_noise
+from .rounding import noise_share, rayleigh_without_noise
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class CurvatureEstimate:
     direction, response: v and J v, [directions, B, ...]; rayleigh: v.J.v, [directions, B], above 1 where the log
     density curves upwards along v; sigma_hat: std / alpha, [B]; finite: [B], False where the model gave NaN or Inf and
     the values are the ones from before; dtype: that of the denoised prediction. Where the tracker knows of a rounding
-    error, response and rayleigh are estimated against it.
+    error, rayleigh is that of v without the noise in it.
     """
 
     direction: torch.Tensor
@@ -44,7 +44,7 @@ class CurvatureTracker:
     directions: how many eigen-directions, >= 1. image_keys: one integer per image that chooses its start; by default
     its place in the batch. The start never depends on the image, the score or the denoised prediction. rounding: the
     network's rounding error as `rounding_error` gives it, a float or [B]; 0 is exact. Against it, probes go to either
-    side of x in turn, responses are averaged where they are noisy, and the Rayleigh quotient is freed of the noise in v.
+    side of x in turn and the Rayleigh quotient is freed of the noise in v.
     """
 
     def __init__(self, seed=0, probe_radius=0.1, directions=1, image_keys=None, rounding=0.0):
@@ -99,13 +99,11 @@ class CurvatureTracker:
         alpha, std = _per_image(alpha, vectors), _per_image(std, vectors)  # [B or 1, 1]
         difference = probed.to(vectors.dtype).reshape(vectors.shape) - denoised.to(vectors.dtype).flatten(1)
         response = jacobian_vector_product(difference, alpha=alpha, std=std, radius=self._radius)
-        rayleigh, iterated, share = inner(vectors, response), difference, self._share
+        rayleigh, share = inner(vectors, response), self._share
         if self._rounds:
-            noise = self._noise()
-            rayleigh = rayleigh_without_noise(rayleigh, share)
-            response, share = averaged(response, vectors, noise, share)
-            iterated = response
-        moved = orthonormalise(iterated, fallback=vectors)
+            rayleigh, share = rayleigh_without_noise(rayleigh, share), noise_share(response, self._noise())
+            difference = difference * self._side  # its sign, not the side of the probe, is what v keeps
+        moved = orthonormalise(difference, fallback=vectors)
         finite = (inner(response, response).isfinite() & moved.isfinite().all(dim=-1)).all(dim=0)  # [B]
         last = self._estimate
         asked = torch.ones_like(finite) if images is None else images

@@ -8,7 +8,11 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..curvature import (
-    CurvatureTracker, ProbeSchedule, automatic_probe_radius, rounding_error, with_input_rounding,
+    CurvatureTracker,
+    ProbeSchedule,
+    automatic_probe_radius,
+    rounding_error,
+    with_input_rounding,
 )
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
