@@ -18,7 +18,6 @@ AUTOMATIC = 0
 AT_ONCE = [
     (1, AUTOMATIC), (1, 1), (1, 2), (1, 4), (1, 8), (2, AUTOMATIC), (2, 2), (2, 4), (4, AUTOMATIC), (4, 4), (4, 8), (8, 8)
 ]
-MAIN = [(1, AUTOMATIC), (1, 1), (4, 4)]
 IN_TURN = (2, 4, 8)
 WINDOWS = ((0.3, 1.0), (0.3, 0.6))
 QUALITY_DIGITS = ("precision", "recall", "density", "coverage")
@@ -65,14 +64,16 @@ class Setting:
 def settings(steps):
     """The points that are measured at a number of steps: all of them at STEPS, those that matter at others."""
     points = [Setting("no guidance"), Setting("auto-guidance", 2.0)]
-    if steps == STEPS:
-        points += [Setting("auto-guidance", 1.5)]
-        points += [Setting("at once", SCALE, directions, refresh) for directions, refresh in AT_ONCE]
-        points += [Setting("in turn", SCALE, directions) for directions in IN_TURN]
-        points += [Setting("at once", SCALE, window=window) for window in WINDOWS]
+    if steps != STEPS:
+        pairs = itertools.product([(1, AUTOMATIC), (1, 1)], SCALES[:2])
+        return points + [Setting("at once", scale, directions, refresh) for (directions, refresh), scale in pairs]
+    points += [Setting("auto-guidance", 1.5)]
+    points += [Setting("at once", SCALE, directions, refresh) for directions, refresh in AT_ONCE]
+    points += [Setting("in turn", SCALE, directions) for directions in IN_TURN]
+    points += [Setting("at once", SCALE, window=window) for window in WINDOWS]
     points += [
         Setting("at once", scale, directions, refresh)
-        for (directions, refresh), scale in itertools.product(MAIN, SCALES if steps == STEPS else [SCALE])
+        for (directions, refresh), scale in itertools.product([(1, AUTOMATIC), (1, 1), (4, 4)], SCALES)
     ]
     return list(dict.fromkeys(points))
 

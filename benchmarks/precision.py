@@ -83,11 +83,11 @@ def schedule():
 @torch.no_grad()
 def follow(size, dtype, radius, *, images=8, seed=0):
     """|cosine| and relative Rayleigh error, two lists, of every probe after which the exact eigenvalue is above 1."""
-    from saddle_free_guidance.curvature import CurvatureTracker
+    from saddle_free_guidance.curvature import CurvatureTracker, rounding_error
 
     mixture, generator = Mixture(size, seed), torch.Generator().manual_seed(seed + 1)
     model = Inexact(mixture, dtype, generator)
-    tracker = CurvatureTracker(seed=seed, probe_radius=radius)
+    tracker = CurvatureTracker(seed=seed, probe_radius=radius, rounding=rounding_error(dtype, size))
     sigmas = schedule()
     y = sigmas[0] * torch.randn(images, size, generator=generator)
     cosines, errors = [], []

@@ -3,6 +3,7 @@
 from .automatic import automatic_probe_radius
 from .power_iteration import inner, jacobian_vector_product, orthonormalise
 from .refresh import ProbeSchedule
+from .rounding import rounding_error, with_input_rounding
 from .tracker import CurvatureEstimate, CurvatureTracker
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     "inner",
     "jacobian_vector_product",
     "orthonormalise",
+    "rounding_error",
+    "with_input_rounding",
 ]

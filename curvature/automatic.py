@@ -4,7 +4,7 @@ import math
 
 import torch
 
-SMALLEST, LARGEST = 0.1, 8.0
+SMALLEST, LARGEST = 0.1, 16.0
 LEAST_RAYLEIGH = 0.01
 OFF_DISTRIBUTION = 8  # a probe stays within 1 / 8 of the length of the noise itself
 GROWTH = 1.7

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .power_iteration import inner, jacobian_vector_product, orthonormalise
+from .rounding import noise_share, rayleigh_without_noise
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class CurvatureEstimate:
 
     direction, response: v and J v, [directions, B, ...]; rayleigh: v.J.v, [directions, B], above 1 where the log
     density curves upwards along v; sigma_hat: std / alpha, [B]; finite: [B], False where the model gave NaN or Inf and
-    the values are the ones from before; dtype: that of the denoised prediction.
+    the values are the ones from before; dtype: that of the denoised prediction. Where the tracker knows of a rounding
+    error, rayleigh is that of v without the noise in it.
     """
 
     direction: torch.Tensor
@@ -40,10 +42,12 @@ class CurvatureTracker:
     seed: integer; another seed, another start. probe_radius: step of the finite difference in units of std, > 0, or a
     function that gives it, [directions, B], from the last Rayleigh quotients [directions, B], 0 where there are none.
     directions: how many eigen-directions, >= 1. image_keys: one integer per image that chooses its start; by default
-    its place in the batch. The start never depends on the image, the score or the denoised prediction.
+    its place in the batch. The start never depends on the image, the score or the denoised prediction. rounding: the
+    network's rounding error as `rounding_error` gives it, a float or [B]; 0 is exact. Against it, probes go to either
+    side of x in turn and the Rayleigh quotient is freed of the noise in v.
     """
 
-    def __init__(self, seed=0, probe_radius=0.1, directions=1, image_keys=None):
+    def __init__(self, seed=0, probe_radius=0.1, directions=1, image_keys=None, rounding=0.0):
         if not callable(probe_radius) and not probe_radius > 0:
             raise ValueError(f"probe_radius is {probe_radius}; it must be above 0, usually 0.03 to 1.")
         if not (isinstance(directions, int) and directions >= 1):
@@ -52,13 +56,16 @@ class CurvatureTracker:
         self.probe_radius = probe_radius
         self.directions = directions
         self.image_keys = image_keys
+        self.rounding = rounding
         self.reset()
 
     def reset(self):
         """Begins a new run: forgets the tracked vectors and the last estimate."""
         self._shape = None
         self._vectors = None  # [directions, B, N]
-        self._radius = None  # of the last probe, a float or [directions, B, 1]
+        self._radius = None  # of the last probe, a float or [directions, B, 1], below 0 on the other side of x
+        self._side = None  # of the next probe, 1 or -1, [B, 1]
+        self._share = None  # of noise in the squares of the vectors, [directions, B]
         self._estimate = None
 
     def probe(self, x, *, std):
@@ -92,7 +99,10 @@ class CurvatureTracker:
         alpha, std = _per_image(alpha, vectors), _per_image(std, vectors)  # [B or 1, 1]
         difference = probed.to(vectors.dtype).reshape(vectors.shape) - denoised.to(vectors.dtype).flatten(1)
         response = jacobian_vector_product(difference, alpha=alpha, std=std, radius=self._radius)
-        rayleigh = inner(vectors, response)
+        rayleigh, share = inner(vectors, response), self._share
+        if self._rounds:
+            rayleigh, share = rayleigh_without_noise(rayleigh, share), noise_share(response, self._noise())
+            difference = difference * self._side  # its sign, not the side of the probe, is what v keeps
         moved = orthonormalise(difference, fallback=vectors)
         finite = (inner(response, response).isfinite() & moved.isfinite().all(dim=-1)).all(dim=0)  # [B]
         last = self._estimate
@@ -108,12 +118,24 @@ class CurvatureTracker:
             dtype=denoised.dtype,
         )
         self._vectors = torch.where(kept, moved, vectors)
+        self._side = torch.where(kept, -self._side, self._side)
+        self._share = torch.where(taken, share, self._share)
         return self._estimate
 
+    @property
+    def _rounds(self):
+        return isinstance(self.rounding, torch.Tensor) or self.rounding > 0
+
+    def _noise(self):
+        rounding = _per_image(self.rounding, self._vectors)[:, 0]
+        return (rounding / torch.as_tensor(self._radius).abs()[..., 0]).expand(self._share.shape)
+
     def _next_radius(self):
-        if callable(self.probe_radius):
-            return self.probe_radius(self._estimate.rayleigh)[..., None]
-        return self.probe_radius
+        radius = self.probe_radius
+        if callable(radius):
+            radius = radius(self._estimate.rayleigh)[..., None]
+        # A forward difference errs by half a step of D''[v, v], which changes sign with the side.
+        return radius * self._side if self._rounds else radius
 
     def _start(self, x):
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -132,6 +154,7 @@ class CurvatureTracker:
         self._shape = shape
         self._vectors = orthonormalise(start, fallback=start)
         nothing = torch.zeros_like(start)
+        self._side, self._share = torch.ones_like(start[0, :, :1]), nothing[..., 0]
         self._estimate = CurvatureEstimate(
             direction=self._vectors.reshape(shape), response=nothing.reshape(shape), rayleigh=nothing[..., 0],
             sigma_hat=nothing[0, :, 0], finite=nothing[0, :, 0] == 0, dtype=x.dtype,

@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..curvature import CurvatureTracker, ProbeSchedule, automatic_probe_radius
+from ..curvature import (
+    CurvatureTracker,
+    ProbeSchedule,
+    automatic_probe_radius,
+    rounding_error,
+    with_input_rounding,
+)
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
 from .host import amplification, coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
@@ -116,7 +122,11 @@ class SaddleFreeRun(GuidedRun):
             return None
         if self.tracker is None:
             self.tracker = self._make_tracker(x)
-        self.tracker.probe_radius = self.settings.probe_radius or self._automatic_radius(args, std)
+        dtype, size, growth = self._precision(args, std)
+        self.tracker.rounding = rounding_error(dtype, size, growth)
+        self.tracker.probe_radius = self.settings.probe_radius or functools.partial(
+            automatic_probe_radius, dtype, size, amplification=growth
+        )
         return Points(self.tracker.probe(x, std=std), images, chosen)
 
     def _due(self, args, sigma_hat):
@@ -147,12 +157,11 @@ class SaddleFreeRun(GuidedRun):
         self.probed_at = self.position
         return estimate
 
-    def _automatic_radius(self, args, std):
-        model = args["model"]
-        return functools.partial(
-            automatic_probe_radius, model.get_dtype_inference(), args["input"][0].numel(),
-            amplification=amplification(model.model_sampling, args["sigma"], std),
-        )
+    def _precision(self, args, std):
+        """What the network computes in, the values of an image, and how rounding errors grow, [B]."""
+        model, x = args["model"], args["input"]
+        growth = with_input_rounding(amplification(model.model_sampling, args["sigma"], std), x, std)
+        return model.get_dtype_inference(), x[0].numel(), growth
 
     def _make_tracker(self, x):
         size = x[0].numel()

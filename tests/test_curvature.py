@@ -350,7 +350,7 @@ def test_automatic_radius_grows_with_rounding_and_size_and_falls_with_curvature(
     assert radius(torch.bfloat16, 64) == pytest.approx(0.3, abs=0.01)
     assert radius(torch.bfloat16, 16384) == pytest.approx(1.2, abs=0.01)
     assert radius(torch.bfloat16, 16384, 16.0) == pytest.approx(radius(torch.bfloat16, 16384) / 8)
-    assert radius(torch.bfloat16, 16384, 0.0) == radius(torch.bfloat16, 16384, -3.0) == 8.0
+    assert radius(torch.bfloat16, 16384, 0.0) == radius(torch.bfloat16, 16384, -3.0) == 16.0
     assert radius(torch.bfloat16, 64, 0.0) == 1.0  # an eighth of the length of the noise
 
 

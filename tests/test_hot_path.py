@@ -134,7 +134,7 @@ def test_three_latents_a_direction_are_held_between_calls(host, family, directio
     latent = subject.latent.numel() * FLOAT
     maps = 2 * latent // channels
     traced = (directions + 2) * batch * FLOAT  # of a call: the quotients, the size of the push, sigma
-    state = (directions + 2 + 3) * batch * FLOAT  # probe radius, sigma_hat, amplification; below, above, spread
+    state = (2 * directions + 3 + 3) * batch * FLOAT  # probe radius, noise; sigma_hat, amplification, side; schedule
     held = bytes_between_calls(subject, directions=directions, refresh_every=refresh_every)
     assert len(held) == STEPS - 1
     for calls, size in enumerate(held, start=1):
