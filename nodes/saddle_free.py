@@ -190,9 +190,9 @@ class SaddleFreeGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide. Works with any sampler, guider and CFG."),
                 io.Float.Input(
-                    "scale", default=1.0, min=0.0, max=20.0, step=0.05, round=0.001,
+                    "scale", default=4.0, min=0.0, max=20.0, step=0.05, round=0.001,
                     tooltip="How hard the sample is pushed out of saddles, where the model is undecided. Useful range "
-                    "1 to 5; too much simplifies shapes and strengthens colours. 0 is off: the same picture as "
+                    "1 to 8; too much simplifies shapes and strengthens colours. 0 is off: the same picture as "
                     "without the node, at no cost.",
                 ),
                 io.Int.Input(

@@ -4,6 +4,7 @@ import dataclasses
 
 import cost
 import pytest
+import subjects
 import torch
 
 PARAMETERS = {"SDXL": 2_567_463_684, "SD3.5-medium": 2_243_171_520, "FLUX.1-dev": 11_901_408_320}
@@ -56,14 +57,14 @@ def test_the_peak_of_a_run_is_that_of_its_tensors():
     assert cost.peak_bytes(run, torch.device("cpu")) == 12000
 
 
-@pytest.mark.parametrize("name", cost.REAL_SIZES)
+@pytest.mark.parametrize("name", subjects.REAL_SIZES)
 def test_a_model_of_real_size_is_the_published_one(host, monkeypatch, name):
     """Without memory: as large as published, known by the host's detection, and it takes its latent and its text."""
     from comfy import model_detection, model_management
 
     monkeypatch.setattr(model_management, "get_free_memory", lambda *args: (1e12, 1e12))  # attention asks for it
-    size = cost.REAL_SIZES[name]
-    model = cost.build(size.network, torch.device("meta"), torch.bfloat16)
+    size = subjects.REAL_SIZES[name]
+    model = subjects.build(size.network, torch.device("meta"), torch.bfloat16)
     network = model.diffusion_model
     assert sum(value.numel() for value in network.parameters()) == PARAMETERS[name]
     assert {(value.device.type, value.dtype) for value in network.parameters()} == {("meta", torch.bfloat16)}
@@ -79,7 +80,7 @@ def test_a_model_of_real_size_is_the_published_one(host, monkeypatch, name):
 
 def small(name):
     """The real size with as few layers, and as little of a latent, as its kind allows; SDXL is known by its depth."""
-    size = cost.REAL_SIZES[name]
+    size = subjects.REAL_SIZES[name]
     if name == "FLUX.1-dev":
         network = size.network | {"hidden_size": 128, "num_heads": 1, "depth": 1, "depth_single_blocks": 1}
     else:
@@ -90,8 +91,8 @@ def small(name):
 
 @pytest.mark.parametrize("name", ["SD3.5-medium", "FLUX.1-dev"])
 def test_a_model_of_random_weights_is_measured(host, monkeypatch, name):
-    monkeypatch.setitem(cost.REAL_SIZES, name, small(name))
-    subject = cost.real_size(name)
+    monkeypatch.setitem(subjects.REAL_SIZES, name, small(name))
+    subject = subjects.real_size(name)
     assert cost.sample(subject, subject.model, 1.0, 2).isfinite().all()
     first, second = (patcher.model.diffusion_model.state_dict() for patcher in (subject.model, subject.weak))
     assert not any(torch.equal(first[key], second[key]) for key in first)
@@ -109,13 +110,13 @@ def test_a_model_of_random_weights_is_measured(host, monkeypatch, name):
 
 def test_pag_is_measured_where_a_unet_has_a_middle(host):
     for family, takes in (("sd15_middle", True), ("sd15", False)):
-        subject = cost.stand_in("SD1.5", family, host.models)
+        subject = subjects.stand_in("SD1.5", family, host.models)
         assert (cost.methods_of(subject)[-1].name == "PAG") is takes
-    assert [method.name for method in cost.methods_of(cost.demo(1))] == NAMES[:-1]
+    assert [method.name for method in cost.methods_of(subjects.demo(1))] == NAMES[:-1]
 
 
 def test_pag_changes_the_picture_of_the_stand_in_it_is_measured_on(host):
-    subject = cost.stand_in("SD1.5", cost.STAND_INS["SD1.5"], host.models)
+    subject = subjects.stand_in("SD1.5", subjects.STAND_INS["SD1.5"], host.models)
     plain, guided = (cost.sample(subject, model, 1.0, 2) for model in (subject.model, cost.pag(subject.model, None, 0)))
     assert not torch.allclose(plain, guided)
 
@@ -126,7 +127,7 @@ def test_the_own_work_of_a_call_is_timed_for_latents_of_any_rank(shape):
 
 
 def test_a_model_makes_a_row_of_each_table(host):
-    times, memory = cost.report(cost.demo(2), 2, 1)
+    times, memory = cost.report(subjects.demo(2), 2, 1)
     assert times.startswith("| demo, batch 2, 3x32x32, float32 | ")
     assert times.count("|") == cost.heading(("", ""), *NAMES, "").partition("\n")[0].count("|")
     assert memory.count("|") == cost.heading(("", ""), *NAMES).partition("\n")[0].count("|")
@@ -134,5 +135,5 @@ def test_a_model_makes_a_row_of_each_table(host):
 
 
 def test_the_models_are_chosen_by_parts_of_their_names(tmp_path):
-    assert list(cost.subjects(["demo", "Wan"], tmp_path)) == ["Wan 2.1, stand-in", "demo, batch 1", "demo, batch 8"]
-    assert len(cost.subjects([], tmp_path)) >= len(cost.STAND_INS) + 2
+    assert list(subjects.named(["demo", "Wan"], tmp_path)) == ["Wan 2.1, stand-in", "demo, batch 1", "demo, batch 8"]
+    assert len(subjects.named([], tmp_path)) >= len(subjects.STAND_INS) + 2

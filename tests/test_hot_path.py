@@ -4,6 +4,7 @@ import functools
 
 import cost
 import pytest
+import subjects
 import torch
 from graphs import branches, demo
 from quality import node
@@ -129,7 +130,7 @@ def bytes_between_calls(subject, **knobs):
 @pytest.mark.parametrize("family", ["demo", "sd3"])
 def test_three_latents_a_direction_are_held_between_calls(host, family, directions, refresh_every):
     """The directions, the estimate's own and its response; and, small, two maps of the trace and values an image."""
-    subject = cost.demo(2) if family == "demo" else cost.stand_in("SD3", "sd3", host.models)
+    subject = subjects.demo(2) if family == "demo" else subjects.stand_in("SD3", "sd3", host.models)
     batch, channels = subject.latent.shape[:2]
     latent = subject.latent.numel() * FLOAT
     maps = 2 * latent // channels
