@@ -32,8 +32,8 @@ from pathlib import Path
 
 import subjects
 import torch
+from measuring import Counter, Method, auto, saddle_free
 from pack import ROOT, enter_host, load_pack
-from quality import Counter, Method, auto, saddle_free
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

@@ -1,4 +1,4 @@
-"""What guidance gives for how many evaluations: the rows, table and plot of quality.py --front."""
+"""What guidance gives for how many evaluations: the rows, table and plot of py --front."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,7 @@ import json
 import statistics
 from pathlib import Path
 
-import quality
+from measuring import Method, auto, measure_row, saddle_free
 from tqdm import tqdm
 
 PLOT = Path(__file__).parent / "front.png"
@@ -47,18 +47,18 @@ class Setting:
         return f"{directions}, {often}{window}"
 
     def guide(self):
-        """What is done to the model, as in a row of quality.py."""
+        """What is done to the model, as in a row of py."""
         if self.kind == "no guidance":
             return lambda model, weak, seed: model
         if self.kind == "auto-guidance":
-            return quality.auto(self.scale)
+            return auto(self.scale)
         knobs = {
             "directions": self.directions, "refresh_every": self.refresh, "start_percent": self.window[0],
             "end_percent": self.window[1],
         }
         if self.kind == "in turn":
             return lambda model, weak, seed: in_turn(model, scale=self.scale, guidance_seed=seed, **knobs)
-        return quality.saddle_free(self.scale, **knobs)
+        return saddle_free(self.scale, **knobs)
 
 
 def settings(steps):
@@ -128,9 +128,9 @@ def taking_turns():
 def measured(setting, steps, seed, context):
     """One line of the results: the setting's numbers at one seed."""
     models, classifier, real, arguments = context
-    row = quality.Method(setting.name, setting.guide())
+    row = Method(setting.name, setting.guide())
     arguments = argparse.Namespace(**(vars(arguments) | {"steps": steps}))
-    values = quality.measure_row(row, models, classifier, real, seed, arguments)
+    values = measure_row(row, models, classifier, real, seed, arguments)
     values["evaluations per step"] = values.pop("evaluations per image") / steps
     return {"steps": steps, "method": setting.name, "scale": setting.scale, "seed": seed} | values
 

@@ -6,9 +6,9 @@ writes nodes/web/docs/<node>.jpg for every node that has a help page with a pict
 """
 
 import torch
+from measuring import auto, node, saddle_free, sample, weakened
 from pack import ROOT, enter_host, load_pack
 from PIL import Image
-from quality import auto, node, saddle_free, sample, weakened
 
 DOCS = ROOT / "nodes" / "web" / "docs"
 IMAGES = 4

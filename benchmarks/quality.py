@@ -11,72 +11,20 @@ for. Each row depends on its own settings only, so --rows computes some of the t
     python quickstart.py --run benchmarks/quality.py --front
 
 maps what saddle-free guidance gives for how many evaluations: how many directions are probed how often, in turn or at
-once, at two scales and in windows, beside auto-guidance. It keeps what it has measured in a file, goes on where it was
+once, at several scales and in windows, beside auto-guidance. It keeps what it has measured in a file, goes on where it was
 broken off, prints the table and draws front.png.
 """
 
 import argparse
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import front
 import torch
-from classifier import accuracy, in_batches, load_classifier
-from digits import colour, load_digits
-from metrics import frechet_distance, precision_recall_density_coverage
+from classifier import load_classifier
+from measuring import Method, auto, both, measure_row, real_features, saddle_free, weakened
 from pack import enter_host, load_pack
 from tqdm import tqdm
-
-REAL_SEED = 123456
-CLASSES = 10
-
-
-@dataclass
-class Method:
-    """One row: what is done to the model, called with the model, the weak model and a seed, and the sampler's settings."""
-
-    name: str
-    guide: Callable = lambda model, weak, seed: model
-    cfg: float = 1.0
-    step_factor: float = 1.0
-    values: dict = field(default_factory=dict)
-
-
-def node(name, **inputs):
-    """The first output of a node of the pack, inputs not given at their defaults."""
-    from saddle_free_guidance.nodes import auto_guidance, saddle_free, weaken_model
-
-    modules = (saddle_free, auto_guidance, weaken_model)
-    node_class = next(getattr(module, name) for module in modules if hasattr(module, name))
-    schema = node_class.define_schema()
-    defaults = {item.id: item.default for item in schema.inputs if item.io_type != "MODEL"}
-    return node_class.execute(**(defaults | inputs)).result[0]
-
-
-def saddle_free(scale, **knobs):
-    """Saddle-free guidance as a row's `guide`."""
-    return lambda model, weak, seed: node(
-        "SaddleFreeGuidance", model=model, scale=scale, guidance_seed=seed, **knobs
-    )
-
-
-def auto(scale, weaken=None):
-    """Auto-guidance as a row's `guide`, with the real weak model or with what `weaken` makes of the model."""
-    return lambda model, weak, seed: node(
-        "AutoGuidance", model=model, weak_model=weak if weaken is None else weaken(model), scale=scale
-    )
-
-
-def both(saddle_free_scale, auto_scale):
-    """Saddle-free guidance at every call and auto-guidance together as a row's `guide`."""
-    first, second = saddle_free(saddle_free_scale, refresh_every=1), auto(auto_scale)
-    return lambda model, weak, seed: second(first(model, weak, seed), weak, seed)
-
-
-def weakened(method, strength):
-    """What Weaken Model makes of a model."""
-    return lambda model: node("WeakenModel", model=model, method=method, strength=strength)
 
 
 def saddle_free_rows(scale):
@@ -105,77 +53,6 @@ def methods(task):
         Method(f"auto-guidance 1.5, {method} {strength:g}", auto(1.5, weakened(method, strength)))
         for method, strength in (("more noise", 0.2), ("pruned weights", 0.4))
     ]
-
-
-class Counter:
-    """Counts how many images the models it is attached to evaluate."""
-
-    def __init__(self):
-        self.images = 0
-
-    def attach(self, model):
-        """A clone of the model that is counted."""
-        from comfy.patcher_extension import WrappersMP
-
-        def count(executor, x, *args, **kwargs):
-            self.images += len(x)
-            return executor(x, *args, **kwargs)
-
-        counted = model.clone()
-        counted.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark", count)
-        return counted
-
-
-@torch.no_grad()
-def sample(model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras"):
-    """count images [count, 3, 32, 32] through the host's sampler; classes: [count], or None for no class."""
-    import comfy.sample
-    from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning
-
-    images, negative = [], class_conditioning(NO_CLASS)
-    for start in range(0, count, batch):
-        size = min(batch, count - start)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
-        noise = torch.randn(size, 3, 32, 32, generator=generator)
-        positive = negative
-        if classes is not None:
-            weights = torch.nn.functional.one_hot(classes[start : start + size], CLASSES).float()
-            positive = [[weights[:, None], {}]]  # [size, 1, 10]
-        images.append(
-            comfy.sample.sample(
-                model, noise, steps, cfg, sampler, scheduler, positive, negative, torch.zeros_like(noise),
-                disable_pbar=True, seed=seed,
-            )
-        )
-    return torch.cat(images).clamp(-1, 1)
-
-
-def real_features(classifier):
-    """Features of all real digits in fixed random colours."""
-    digits, _ = load_digits()
-    generator = torch.Generator().manual_seed(REAL_SEED)
-    order = torch.randperm(len(digits), generator=generator)
-    return in_batches(classifier.features, colour(digits[order], generator))
-
-
-def measure(real, fake):
-    """The metrics of two sets of features as a dict; as many real ones as fake for the k-NN ones."""
-    return {"FD": frechet_distance(real, fake), **precision_recall_density_coverage(real[: len(fake)], fake)}
-
-
-def measure_row(row, models, classifier, real, seed, arguments):
-    """The metrics of one row at one seed."""
-    classes = torch.arange(arguments.samples) % CLASSES if arguments.task == "conditional" else None
-    counter = Counter()
-    guided = row.guide(*(counter.attach(model) for model in models), seed)
-    images = sample(
-        guided, arguments.samples, classes=classes, cfg=row.cfg, steps=round(arguments.steps * row.step_factor),
-        seed=seed, batch=arguments.batch, sampler=arguments.sampler, scheduler=arguments.scheduler,
-    )
-    measured = measure(real, in_batches(classifier.features, images))
-    if classes is not None:
-        measured["accuracy"] = accuracy(classifier, images, classes)
-    return measured | {"evaluations per image": counter.images / arguments.samples}
 
 
 def prepare(arguments):
@@ -244,8 +121,6 @@ def main():
     load_pack()
     context = prepare(arguments)
     if arguments.front is not None:
-        import front
-
         print(front.front(context))
         return
     for steps in arguments.steps or [24]:

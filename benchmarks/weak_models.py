@@ -15,11 +15,12 @@ A merge with an earlier state of the training needs that state (about 20 minutes
 import argparse
 from pathlib import Path
 
-import quality
+import measuring
 import torch
 from classifier import load_classifier
 from digits import colour, load_digits
 from pack import enter_host, load_pack
+from quality import line
 from safetensors.torch import load_file
 
 NOISE_LEVELS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 6.0)
@@ -107,9 +108,9 @@ def candidates(early):
     if early is not None:
         found |= {f"merged {share:.0%} with an early state": merged(early, share) for share in (0.5, 1.0)}
     found |= {"weights perturbed by 15%": perturbed(0.15), "told 1.25 times the noise": wrong_level(1.25)}
-    found |= {f"more noise {strength:g}": quality.weakened("more noise", strength) for strength in (0.2, 0.33)}
+    found |= {f"more noise {strength:g}": measuring.weakened("more noise", strength) for strength in (0.2, 0.33)}
     return found | {
-        f"pruned weights {share:g}": quality.weakened("pruned weights", share) for share in (0.3, 0.5)
+        f"pruned weights {share:g}": measuring.weakened("pruned weights", share) for share in (0.3, 0.5)
     }
 
 
@@ -117,9 +118,9 @@ def candidates(early):
 def push(model, weak):
     """Median over noise levels of the size of auto-guidance's correction to the first prediction at scale 2."""
     digits, _ = load_digits()
-    generator = torch.Generator().manual_seed(quality.REAL_SEED)
+    generator = torch.Generator().manual_seed(measuring.REAL_SEED)
     clean = colour(digits[:64], generator)
-    guided = quality.node("AutoGuidance", model=model, weak_model=weak, scale=2.0)
+    guided = measuring.node("AutoGuidance", model=model, weak_model=weak, scale=2.0)
     return torch.tensor(
         [(_first_prediction(guided, clean, level) - _first_prediction(model, clean, level)).norm().item()
          for level in NOISE_LEVELS]
@@ -148,12 +149,12 @@ def rows(models, early, parts):
         if not any(part in name for part in parts):
             continue
         if weaken is None:
-            yield quality.Method(name)
+            yield measuring.Method(name)
             continue
         ratio = (push(model, weaken(model)) / reference).median().item()
         for share in SHARES:
             scale = round(1 + share / ratio, 3)
-            yield quality.Method(f"{name}, scale {scale:g}", quality.auto(scale, weaken))
+            yield measuring.Method(f"{name}, scale {scale:g}", measuring.auto(scale, weaken))
 
 
 def main():
@@ -170,12 +171,12 @@ def main():
     from saddle_free_guidance.nodes.demo_model import load_demo_model
 
     classifier = load_classifier()
-    real = quality.real_features(classifier)
+    real = measuring.real_features(classifier)
     models = load_demo_model("model"), load_demo_model("weak")
     for row in rows(models, arguments.early, arguments.rows):
-        measured = quality.measure_row(row, models, classifier, real, 0, arguments)
+        measured = measuring.measure_row(row, models, classifier, real, 0, arguments)
         row.values = {column: [value] for column, value in measured.items()}
-        print(quality.line(row), flush=True)
+        print(line(row), flush=True)
 
 
 if __name__ == "__main__":

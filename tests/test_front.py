@@ -4,8 +4,8 @@ import json
 from types import SimpleNamespace
 
 import front
+import measuring
 import pytest
-import quality
 import torch
 from graphs import KNOBS
 from mixtures import random_mixture
@@ -86,9 +86,9 @@ def test_directions_take_turns_and_find_what_all_at_once_find(host):
 def test_turns_cost_one_evaluation_a_call_in_the_host(host):
     from saddle_free_guidance.nodes.demo_model import load_demo_model
 
-    counter = quality.Counter()
+    counter = measuring.Counter()
     knobs = {name: value for name, value in KNOBS.items() if name != "probe_radius"}
     guided = front.in_turn(counter.attach(load_demo_model("model")), **(knobs | {"directions": 2, "scale": 8.0}))
-    plain = quality.sample(load_demo_model("model"), 2, steps=24)
-    assert (quality.sample(guided, 2, steps=24) - plain).abs().max() > 0.01
+    plain = measuring.sample(load_demo_model("model"), 2, steps=24)
+    assert (measuring.sample(guided, 2, steps=24) - plain).abs().max() > 0.01
     assert counter.images == 2 * 2 * 24

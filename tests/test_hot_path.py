@@ -7,7 +7,7 @@ import pytest
 import subjects
 import torch
 from graphs import branches, demo
-from quality import node
+from measuring import node
 from waits import Wait, Waits
 
 BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls

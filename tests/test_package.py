@@ -111,7 +111,7 @@ def test_advanced_knobs_and_defaults(host):
     defaults = {name: {item.id: item.default for item in widgets(schema)} for name, schema in schemas(host).items()}
     assert defaults == {
         "SaddleFreeGuidance": {
-            "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
+            "scale": 4.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
             "refresh_every": 0, "directions": 1,
         },
         "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
@@ -120,7 +120,7 @@ def test_advanced_knobs_and_defaults(host):
         "GuidanceSweep": {
             "seed": 0, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0,
             "parameter": "scale", "values": "0, 1, 2, 4", "second_parameter": "none", "second_values": "",
-            "scale": 1.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "directions": 1,
+            "scale": 4.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "directions": 1,
         },
         "SaddleFreeDemoModel": {"digit": "none"},
         "GuidanceSweepGrid": {"labels": None},
