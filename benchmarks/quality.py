@@ -69,10 +69,16 @@ def prepare(arguments):
     return models, classifier, real, arguments
 
 
+def chosen(rows, parts):
+    """The rows with one of the parts in their name; a part that is a whole name means that row alone."""
+    names = {row.name for row in rows}
+    return [row for row in rows if any(part == row.name or (part in row.name and part not in names) for part in parts)]
+
+
 def run(context):
     """The measured rows of a task's table."""
     models, classifier, real, arguments = context
-    rows = [row for row in methods(arguments.task) if any(part in row.name for part in arguments.rows)]
+    rows = chosen(methods(arguments.task), arguments.rows)
     progress = tqdm(total=len(rows) * arguments.seeds, unit="set")
     for row in rows:
         progress.set_description(row.name)
@@ -104,7 +110,7 @@ def table(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=["unconditional", "conditional"], default="unconditional")
-    parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only rows with a part in their name")
+    parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only rows of these names, or with these parts in them")
     parser.add_argument(
         "--front", nargs="?", const=Path("output/front.jsonl"), type=Path, metavar="FILE", help="map the front"
     )

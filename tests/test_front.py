@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import front
 import measuring
 import pytest
+import quality
 import torch
 from graphs import KNOBS
 from mixtures import random_mixture
@@ -60,6 +61,14 @@ def test_the_plot_is_a_picture(tmp_path):
     found = front.points([line(steps, "no guidance", 0.0, 0, 8.0, 1.0) for steps in front.ALL_STEPS])
     front.plot(found, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_whole_name_chooses_its_row_alone_and_a_part_all_that_have_it():
+    rows = quality.methods("unconditional")
+    assert [row.name for row in quality.chosen(rows, ["no guidance"])] == ["no guidance"]
+    parts = quality.chosen(rows, ["saddle-free 4"])
+    assert len(parts) == 4 and all("saddle-free 4" in row.name for row in parts)
+    assert quality.chosen(rows, [""]) == rows
 
 
 def test_directions_take_turns_and_find_what_all_at_once_find(host):
