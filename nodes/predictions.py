@@ -93,7 +93,7 @@ def separable(conds, options):
     return _regroupable(conds, options, lambda rows: rows == 1)
 
 
-def _repeatable(conds, options, batch):
+def repeatable(conds, options, batch):
     """Whether a batch can well be evaluated several times at once: what belongs to its images repeats with it."""
     return _regroupable(conds, options, lambda rows: batch % rows == 0)
 
@@ -232,7 +232,7 @@ class RawPredictions:
         positive = self._guider.conds.get("positive", cond)
         wrappers = get_all_wrappers(WrappersMP.CALC_COND_BATCH, options, is_model_options=True)
         alone = len(wrappers) == 1 and "multigpu_clones" not in options
-        return alone and not self._crowded and cond is positive and _repeatable(conds, options, batch)
+        return alone and not self._crowded and cond is positive and self._repeatable(conds, options, batch)
 
     def _in_memory(self, executor, *args):
         """The outputs, or None where memory ran out after all; then nothing is joined for the rest of the run."""
@@ -246,10 +246,9 @@ class RawPredictions:
         self._crowded = True
         return None
 
-    @staticmethod
-    def _rows(points, conds, options, batch):
+    def _rows(self, points, conds, options, batch):
         """Those of the points that are evaluated: of the images asked for, or of all where they belong together."""
-        if len(points.images) == batch or not separable(conds, options):
+        if len(points.images) == batch or self._tied() or not separable(conds, options):
             return points.x
         return points.x.unflatten(0, (-1, batch)).index_select(1, points.places()).flatten(0, 1)
 
@@ -288,10 +287,17 @@ class RawPredictions:
     def _ask(self, args, main, rows):
         """The predictions at some rows: at once where that is exact and fits into memory, else no more than a batch."""
         x, options = args["input"], args["model_options"]
-        together = _repeatable(main.conds, options, len(x)) and _fits(args["model"], [main.cond], x, len(rows))
+        together = self._repeatable(main.conds, options, len(x)) and _fits(args["model"], [main.cond], x, len(rows))
         base = (x, main.denoised)
         parts = [rows] if together and not self._crowded else rows.split(len(x))
         return torch.cat([self._evaluate(args, main, part, base) for part in parts])
+
+    def _repeatable(self, conds, options, batch):
+        return not self._tied() and repeatable(conds, options, batch)
+
+    def _tied(self):
+        """Whether something is built into the network that may count on the batch, as motion modules on its frames."""
+        return self._guider is not None and bool(self._guider.model_patcher.injections)
 
     def _evaluate(self, args, evaluated, x, base=None):
         return self._coupling.evaluate(evaluated, x, args["sigma"], args["model"], args["model_options"], base)

@@ -115,6 +115,20 @@ def test_images_that_are_due_join_the_whole_batch(host):
     assert latent.isfinite().all()
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+def test_what_is_built_into_the_network_sees_the_batch_that_it_knows(host, directions):
+    """Motion modules take the images of a batch for the frames of one video."""
+
+    def injected(graph, model, weak):
+        model = graph.add("TestInjection", model=model)
+        return guided(graph, model, refresh_every=0, scale=4.0, directions=directions)
+
+    run(host, two_models("demo", host), "main", injected, batch=3, steps=24, scheduler="karras")
+    calls, evaluations, _ = counts(host)
+    assert host.record.forwards["main"] == evaluations > calls
+    assert host.record.rows["main"] == 3 * evaluations
+
+
 def test_two_guidance_nodes_ask_in_the_same_forward(host):
     def twice(graph, model, weak):
         return guided(graph, guided(graph, undecided(graph, model), guidance_seed=1), guidance_seed=2)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import comfy.model_management
 import comfy.model_patcher
 import torch
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 
 PLACES = (
     "model", "calc_cond_batch", "predict_noise", "pre_cfg", "post_cfg", "late_post_cfg", "sampler_sample",
@@ -200,6 +200,24 @@ class TestCrowd:
         return (patched,)
 
 
+class TestInjection:
+    """A model into which a pack builds something of its own for the time of a run, as motion modules are."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model):
+        patched = model.clone()
+        injection = PatcherInjection(inject=lambda patcher: None, eject=lambda patcher: None)
+        patched.set_injections("test_injection", [injection])
+        return (patched,)
+
+
 class TestMemory:
     """A model of which the host believes that an image needs `factor` times the memory of a usual one."""
 
@@ -356,6 +374,6 @@ class TestOdd:
 
 
 FAULT_NODES = (
-    TestFault, TestUndecided, TestCrowd, TestMemory, TestLoadFault, TestReload, TestReplaceFile, TestKeep,
-    TestLatentOfShape, TestOdd,
+    TestFault, TestUndecided, TestCrowd, TestMemory, TestInjection, TestLoadFault, TestReload, TestReplaceFile,
+    TestKeep, TestLatentOfShape, TestOdd,
 )
