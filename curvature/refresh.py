@@ -7,7 +7,7 @@ import torch
 
 FIRST_REACH = 0.5  # of the bound that the first probe gives: what is undecided shrinks as the noise falls
 REACH = 1.3  # of the spread: a direction is followed for a while before it turns into a saddle
-SPACING = 1.15  # least ratio of the sigmas of two probes
+SPACING = 1.08  # least ratio of the sigmas of two probes
 LAST = 0.4  # of the largest spread: below it, hardly any of the push is left to come
 
 

@@ -211,7 +211,7 @@ class SaddleFreeGuidance(io.ComfyNode):
                 io.Int.Input(
                     "refresh_every", default=0, min=0, max=64, advanced=True,
                     tooltip="How often the direction is estimated anew; in between its push is reused. 0 decides by "
-                    "sigma and by the curvature found, which takes about 4 to 10 extra evaluations per picture. 1 is "
+                    "sigma and by the curvature found, which takes about 5 to 12 extra evaluations per picture. 1 is "
                     "every call (reuse off); 2 to 4 are every so many steps.",
                 ),
                 io.Int.Input(
