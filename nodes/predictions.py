@@ -199,7 +199,7 @@ class RawPredictions:
         conds, draws = list(conds), random_state(x.device)
         outputs = None
         if first and x is self._asked and self.companions:
-            outputs = self._joint(executor, model, conds, x, sigma, options)
+            outputs = self._in_memory(self._joint, executor, model, conds, x, sigma, options)
         if outputs is None:
             outputs = executor(model, conds, x, sigma, options)
         if self._x is x:
@@ -221,9 +221,7 @@ class RawPredictions:
         count = sum(map(len, parts))
         if not asked or not _fits(model, conds, x, count):
             return None
-        outputs = self._in_memory(executor, model, conds, torch.cat(parts), _levels(sigma, count), options)
-        if outputs is None:
-            return None
+        outputs = executor(model, conds, torch.cat(parts), _levels(sigma, count), options)
         _, *predictions = outputs[given[0]].split([len(part) for part in parts])
         self._beside = [(conds[given[0]], points, found) for points, found in zip(asked, predictions)]
         return [output[: len(x)] for output in outputs]
@@ -234,10 +232,10 @@ class RawPredictions:
         alone = len(wrappers) == 1 and "multigpu_clones" not in options
         return alone and not self._crowded and cond is positive and self._repeatable(conds, options, batch)
 
-    def _in_memory(self, executor, *args):
-        """The outputs, or None where memory ran out after all; then nothing is joined for the rest of the run."""
+    def _in_memory(self, function, *args):
+        """What the function gives, or None where memory ran out; then nothing is joined for the rest of the run."""
         try:
-            return executor(*args)
+            return function(*args)
         except Exception as error:
             if not comfy.model_management.is_oom(error):
                 raise
