@@ -1,4 +1,4 @@
-"""What guidance gives for how many evaluations: the rows, table and plot of py --front."""
+"""What guidance gives for how many evaluations: the points, table and plot of quality.py --front."""
 
 import argparse
 import dataclasses
@@ -26,7 +26,7 @@ COLUMNS = ("FD", *QUALITY_DIGITS, "evaluations per step")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One point: how the directions are probed, and at which scale; auto-guidance with the real weak model for kind "auto"."""
+    """One point: how the directions are probed, and at which scale; auto-guidance with the real weak model."""
 
     kind: str
     scale: float = 0.0
@@ -47,7 +47,7 @@ class Setting:
         return f"{directions}, {often}{window}"
 
     def guide(self):
-        """What is done to the model, as in a row of py."""
+        """What is done to the model, as in a row of quality.py."""
         if self.kind == "no guidance":
             return lambda model, weak, seed: model
         if self.kind == "auto-guidance":

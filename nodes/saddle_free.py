@@ -97,8 +97,12 @@ class SaddleFreeRun(GuidedRun):
         return correction
 
     def points(self, args):
-        """The probes of a call, as Points, before the sample is evaluated, or None."""
-        return None if self.idle(args) else self._plan(args)
+        """The probes of a call, as Points, before the sample is evaluated, or None.
+
+        Also None once those of an earlier call were not used, by a guider that runs no post-CFG functions.
+        """
+        unused = self.planned is not None and self.planned[0] is not args["input"]
+        return None if unused or self.idle(args) else self._plan(args)
 
     def why_idle(self, args):
         """Also where the model would not answer the probes itself."""

@@ -138,6 +138,15 @@ def test_two_guidance_nodes_ask_in_the_same_forward(host):
     assert (evaluations, host.record.forwards["main"]) == (3 * calls, calls)
 
 
+def test_a_guider_that_never_asks_for_the_push_pays_for_one_probe_at_most(host):
+    run(
+        host, two_models("sd3", host), "main", lambda graph, model, weak: guided(graph, model), batch=3, steps=4,
+        guider="DualModelGuider",
+    )
+    assert not host.record.calls["main"]
+    assert host.record.rows["main"] <= 3 * (4 + 1)
+
+
 def test_the_base_that_other_nodes_see_is_the_samples_own(host):
     """The rows of the probes are cut off before anything else of the host or of another pack sees them."""
     plain = run(host, two_models("sd3", host), "main", batch=3, scheduler="karras")
