@@ -8,11 +8,12 @@ import json
 import statistics
 from pathlib import Path
 
-from measuring import Method, auto, measure_row, saddle_free
+from measuring import CLASSES, Method, auto, measure_row, saddle_free
 from tqdm import tqdm
 
 PLOT = Path(__file__).parent / "front.png"
-STEPS, ALL_STEPS = 32, (16, 32, 64)
+TASKS = ("unconditional", "conditional")
+ALL_STEPS, LONG = (16, 32, 64), 64
 SCALE, SCALES = 8.0, (4.0, 8.0, 16.0)
 AUTOMATIC = 0
 AT_ONCE = [
@@ -20,13 +21,17 @@ AT_ONCE = [
 ]
 IN_TURN = (2, 4, 8)
 WINDOWS = ((0.3, 1.0), (0.3, 0.6))
-QUALITY_DIGITS = ("precision", "recall", "density", "coverage")
-COLUMNS = ("FD", *QUALITY_DIGITS, "evaluations per step")
+SCALED = [(1, AUTOMATIC), (1, 1), (4, 4)]
+QUALITY_DIGITS = ("precision", "recall", "density", "coverage", "accuracy")
+COLUMNS = {
+    "unconditional": ("FD", *QUALITY_DIGITS[:-1], "evaluations per step"),
+    "conditional": ("FD", *QUALITY_DIGITS, "evaluations per step"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One point: how the directions are probed, and at which scale; auto-guidance with the real weak model."""
+    """One point: how the directions are probed, and at which scale; CFG; auto-guidance with the real weak model."""
 
     kind: str
     scale: float = 0.0
@@ -37,7 +42,7 @@ class Setting:
     @property
     def name(self):
         """Without the scale."""
-        if self.kind in ("no guidance", "auto-guidance"):
+        if self.kind in ("no guidance", "CFG", "auto-guidance"):
             return self.kind
         directions = f"{self.directions} direction{'s' * (self.directions > 1)}"
         if self.kind == "in turn":
@@ -46,9 +51,13 @@ class Setting:
         window = "" if self.window == (0.0, 1.0) else ", {:g} to {:g}".format(*self.window)
         return f"{directions}, {often}{window}"
 
+    def method(self):
+        """What is done to the model, as a row of quality.py."""
+        return Method(self.name, self.guide(), cfg=self.scale if self.kind == "CFG" else 1.0)
+
     def guide(self):
-        """What is done to the model, as in a row of quality.py."""
-        if self.kind == "no guidance":
+        """What is done to the model besides CFG."""
+        if self.kind in ("no guidance", "CFG"):
             return lambda model, weak, seed: model
         if self.kind == "auto-guidance":
             return auto(self.scale)
@@ -61,21 +70,25 @@ class Setting:
         return saddle_free(self.scale, **knobs)
 
 
-def settings(steps):
-    """The points that are measured at a number of steps: all of them at STEPS, those that matter at others."""
-    points = [Setting("no guidance"), Setting("auto-guidance", 2.0)]
-    if steps != STEPS:
-        pairs = itertools.product([(1, AUTOMATIC), (1, 1)], SCALES[:2])
-        return points + [Setting("at once", scale, directions, refresh) for (directions, refresh), scale in pairs]
-    points += [Setting("auto-guidance", 1.5)]
-    points += [Setting("at once", SCALE, directions, refresh) for directions, refresh in AT_ONCE]
-    points += [Setting("in turn", SCALE, directions) for directions in IN_TURN]
-    points += [Setting("at once", SCALE, window=window) for window in WINDOWS]
-    points += [
-        Setting("at once", scale, directions, refresh)
-        for (directions, refresh), scale in itertools.product([(1, AUTOMATIC), (1, 1), (4, 4)], SCALES)
-    ]
-    return list(dict.fromkeys(points))
+def settings(task, steps):
+    """The points that are measured of a task at a number of steps: at LONG only those that matter."""
+    few = steps == LONG
+    if task == "conditional":
+        return conditional_settings(few)
+    points = [Setting("no guidance"), Setting("auto-guidance", 2.0), Setting("auto-guidance", 1.5)]
+    points += [Setting("at once", SCALE, *pair) for pair in (AT_ONCE[:4] + [(2, 2), (4, 4)] if few else AT_ONCE)]
+    points += [Setting("in turn", SCALE, directions) for directions in (IN_TURN[:1] if few else IN_TURN)]
+    points += [Setting("at once", SCALE, window=window) for window in (WINDOWS[:1] if few else WINDOWS)]
+    pairs = itertools.product(SCALED[:2] if few else SCALED, SCALES)
+    return list(dict.fromkeys(points + [Setting("at once", scale, *pair) for pair, scale in pairs]))
+
+
+def conditional_settings(few):
+    """The points of the task with classes, or a few of them."""
+    points = [Setting("no guidance")] + [Setting("CFG", scale) for scale in ((1.5, 2.0) if few else (1.5, 2.0, 4.0))]
+    points += [Setting("auto-guidance", scale) for scale in ((1.5,) if few else (1.5, 2.0))]
+    pairs = itertools.product([(1, AUTOMATIC), (1, 1)], (4.0,) if few else (2.0, 4.0, 8.0))
+    return points + [Setting("at once", scale, *pair) for pair, scale in pairs]
 
 
 def in_turn(model, **knobs):
@@ -125,33 +138,39 @@ def taking_turns():
     return Turns
 
 
-def measured(setting, steps, seed, context):
-    """One line of the results: the setting's numbers at one seed."""
+def measured(setting, task, steps, seed, context):
+    """One line of the results: the setting's numbers at one seed.
+
+    With classes a batch has one of them, like a batch of pictures of one prompt.
+    """
     models, classifier, real, arguments = context
-    row = Method(setting.name, setting.guide())
-    arguments = argparse.Namespace(**(vars(arguments) | {"steps": steps}))
-    values = measure_row(row, models, classifier, real, seed, arguments)
+    changed = {"steps": steps, "task": task}
+    if task == "conditional":
+        size = arguments.samples // CLASSES
+        changed |= {"samples": size * CLASSES, "batch": size, "alike": size}
+    values = measure_row(setting.method(), models, classifier, real, seed, argparse.Namespace(**(vars(arguments) | changed)))
     values["evaluations per step"] = values.pop("evaluations per image") / steps
-    return {"steps": steps, "method": setting.name, "scale": setting.scale, "seed": seed} | values
+    return {"task": task, "steps": steps, "method": setting.name, "scale": setting.scale, "seed": seed} | values
 
 
 def front(context):
-    """Measures what is missing, draws the plot and gives the table."""
+    """Measures what is missing, draws the plot and gives the tables."""
     arguments = context[3]
-    run(context, arguments.steps or ALL_STEPS, arguments.front)
+    run(context, [arguments.task] if arguments.task else TASKS, arguments.steps or ALL_STEPS, arguments.front)
     found = points(read(arguments.front))
     plot(found)
-    return table(found)
+    return "\n\n".join(table(task, found[task]) for task in found)
 
 
-def run(context, steps, file):
+def run(context, tasks, all_steps, file):
     """Measures what is not in the file yet, line by line, so that a broken-off run goes on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     known = {key(line) for line in read(file)}
-    work = [(count, setting, seed) for count in steps for setting in settings(count) for seed in range(context[3].seeds)]
-    work = [each for each in work if (each[0], each[1].name, each[1].scale, each[2]) not in known]
-    for count, setting, seed in tqdm(work, unit="set"):
-        line = measured(setting, count, seed, context)
+    places = itertools.product(tasks, all_steps)
+    work = [(*place, setting, seed) for place in places for setting in settings(*place) for seed in range(context[3].seeds)]
+    work = [each for each in work if (*each[:2], each[2].name, each[2].scale, each[3]) not in known]
+    for task, steps, setting, seed in tqdm(work, unit="set"):
+        line = measured(setting, task, steps, seed, context)
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
 
@@ -163,26 +182,32 @@ def read(file):
 
 def key(line):
     """What makes a line one of its own."""
-    return line["steps"], line["method"], line["scale"], line["seed"]
+    return line["task"], line["steps"], line["method"], line["scale"], line["seed"]
 
 
 def points(lines):
-    """(steps, method, scale) -> column -> values over the seeds, in the order of `settings`."""
+    """task -> (steps, method, scale) -> column -> values over the seeds, in the order of `settings`."""
     found = {}
     for line in lines:
-        values = found.setdefault(key(line)[:3], {column: [] for column in COLUMNS})
-        for column in COLUMNS:
+        values = found.setdefault(key(line)[:4], {column: [] for column in COLUMNS[line["task"]]})
+        for column in values:
             values[column].append(line[column])
-    order = [(steps, setting.name, setting.scale) for steps in ALL_STEPS for setting in settings(steps)]
-    return {name: found[name] for name in order if name in found}
+    ordered = {}
+    for task, steps in itertools.product(TASKS, ALL_STEPS):
+        for setting in settings(task, steps):
+            name = steps, setting.name, setting.scale
+            if (task, *name) in found:
+                ordered.setdefault(task, {})[name] = found[(task, *name)]
+    return ordered
 
 
-def table(found):
-    """The points as a Markdown table, mean and spread over the seeds."""
-    rows = ["| steps | method | scale | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
+def table(task, found):
+    """The points of a task as a Markdown table, mean and spread over the seeds."""
+    columns = COLUMNS[task]
+    rows = ["| steps | method | scale | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
     for (steps, method, scale), values in found.items():
         cells = []
-        for column in COLUMNS:
+        for column in columns:
             digits, mean = 3 if column in QUALITY_DIGITS else 2, statistics.mean(values[column])
             spread = statistics.stdev(values[column]) if column == "FD" and len(values[column]) > 1 else None
             cells.append(f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}"))
@@ -191,23 +216,25 @@ def table(found):
 
 
 def plot(found, file=PLOT):
-    """Distance and recall against evaluations per step, a column for each number of steps."""
+    """Distance and recall of each task against evaluations per step, a column for each number of steps."""
     from matplotlib.figure import Figure
 
-    columns = [steps for steps in ALL_STEPS if any(name[0] == steps for name in found)]
-    figure = Figure(figsize=(5.5 * len(columns), 8), layout="constrained")
-    axes = figure.subplots(2, len(columns), squeeze=False)
-    methods = list(dict.fromkeys(method for _, method, _ in found))
-    for (steps, method, scale), values in found.items():
-        for row, column in enumerate(("FD", "recall")):
-            axis = axes[row][columns.index(steps)]
-            place = methods.index(method)
+    names = {task: list(found[task]) for task in found}
+    all_steps = [steps for steps in ALL_STEPS if any(name[0] == steps for task in names for name in names[task])]
+    methods = list(dict.fromkeys(name[1] for task in names for name in names[task]))
+    rows = list(itertools.product(found, ("FD", "recall")))
+    figure = Figure(figsize=(5.5 * len(all_steps), 4 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(all_steps), squeeze=False)
+    for (row, (task, column)), (place, steps) in itertools.product(enumerate(rows), enumerate(all_steps)):
+        axis = axes[row][place]
+        axis.set(xlabel="evaluations per step", ylabel=column, title=f"{task}, {steps} steps")
+        axis.grid(alpha=0.3)
+        for (_, method, scale), values in ((name, found[task][name]) for name in names[task] if name[0] == steps):
+            index = methods.index(method)
             axis.scatter(
                 statistics.mean(values["evaluations per step"]), statistics.mean(values[column]), label=method,
-                color=f"C{place % 10}", marker="os^Dv"[place // 10], s=20 + 6 * scale,
+                color=f"C{index % 10}", marker="os^Dv"[index // 10], s=20 + 6 * scale,
             )
-            axis.set(xlabel="evaluations per step", ylabel=column, title=f"{steps} steps")
-            axis.grid(alpha=0.3)
     handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8, title="size: scale")
     figure.savefig(file, dpi=90)

@@ -80,7 +80,10 @@ class Counter:
 
 @torch.no_grad()
 def sample(model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras"):
-    """count images [count, 3, 32, 32] through the host's sampler; classes: [count], or None for no class."""
+    """count images [count, 3, 32, 32] through the host's sampler; classes: [count], or None for no class.
+
+    A batch of one class has one condition for all its images, so that they can be probed one by one.
+    """
     import comfy.sample
     from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning
 
@@ -91,8 +94,9 @@ def sample(model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, 
         noise = torch.randn(size, 3, 32, 32, generator=generator)
         positive = negative
         if classes is not None:
-            weights = torch.nn.functional.one_hot(classes[start : start + size], CLASSES).float()
-            positive = [[weights[:, None], {}]]  # [size, 1, 10]
+            asked = classes[start : start + size]
+            asked = asked[:1] if (asked == asked[0]).all() else asked
+            positive = [[torch.nn.functional.one_hot(asked, CLASSES).float()[:, None], {}]]  # [1 or size, 1, 10]
         images.append(
             comfy.sample.sample(
                 model, noise, steps, cfg, sampler, scheduler, positive, negative, torch.zeros_like(noise),
@@ -116,8 +120,10 @@ def measure(real, fake):
 
 
 def measure_row(row, models, classifier, real, seed, arguments):
-    """The metrics of one row at one seed."""
-    classes = torch.arange(arguments.samples) % CLASSES if arguments.task == "conditional" else None
+    """The metrics of one row at one seed; with classes, so many images of one follow each other as `alike` says."""
+    classes = None
+    if arguments.task == "conditional":
+        classes = torch.arange(arguments.samples) // arguments.alike % CLASSES
     counter = Counter()
     guided = row.guide(*(counter.attach(model) for model in models), seed)
     images = sample(

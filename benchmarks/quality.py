@@ -11,8 +11,8 @@ for. Each row depends on its own settings only, so --rows computes some of the t
     python quickstart.py --run benchmarks/quality.py --front
 
 maps what saddle-free guidance gives for how many evaluations: how many directions are probed how often, in turn or at
-once, at several scales and in windows, beside auto-guidance. It keeps what it has measured in a file, goes on where it was
-broken off, prints the table and draws front.png.
+once, at several scales and in windows, beside auto-guidance and CFG. It keeps what it has measured in a file, goes on where
+it was broken off, prints the tables and draws front.png; --task and --steps measure a part of it.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=["unconditional", "conditional"], default="unconditional")
+    parser.add_argument("--task", choices=front.TASKS, help="(default: unconditional, for the front both)")
     parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only rows of these names, or with these parts in them")
     parser.add_argument(
         "--front", nargs="?", const=Path("output/front.jsonl"), type=Path, metavar="FILE", help="map the front"
@@ -121,6 +121,9 @@ def main():
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="karras")
+    parser.add_argument(
+        "--alike", type=int, default=1, metavar="COUNT", help="so many images of one digit follow each other (conditional)"
+    )
     arguments = parser.parse_args()
     arguments.samples = arguments.samples or (1000 if arguments.front is None else 250)
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
@@ -129,6 +132,7 @@ def main():
     if arguments.front is not None:
         print(front.front(context))
         return
+    arguments.task = arguments.task or "unconditional"
     for steps in arguments.steps or [24]:
         arguments.steps = steps
         rows = run(context)
