@@ -8,7 +8,9 @@ import json
 import statistics
 from pathlib import Path
 
-from measuring import CLASSES, Method, auto, measure_row, saddle_free
+import torch
+from measuring import CLASSES, REAL_SEED, Method, auto, measure_row, saddle_free
+from metrics import frechet_distance
 from tqdm import tqdm
 
 PLOT = Path(__file__).parent / "front.png"
@@ -21,7 +23,7 @@ AT_ONCE = [
 ]
 IN_TURN = (2, 4, 8)
 WINDOWS = ((0.3, 1.0), (0.3, 0.6))
-SCALED = [(1, AUTOMATIC), (1, 1), (4, 4)]
+SCALED = [(1, AUTOMATIC), (1, 1), (2, AUTOMATIC), (4, 4)]
 QUALITY_DIGITS = ("precision", "recall", "density", "coverage", "accuracy")
 COLUMNS = {
     "unconditional": ("FD", *QUALITY_DIGITS[:-1], "evaluations per step"),
@@ -155,11 +157,19 @@ def measured(setting, task, steps, seed, context):
 
 def front(context):
     """Measures what is missing, draws the plot and gives the tables."""
-    arguments = context[3]
+    real, arguments = context[2:]
     run(context, [arguments.task] if arguments.task else TASKS, arguments.steps or ALL_STEPS, arguments.front)
-    found = points(read(arguments.front))
-    plot(found)
-    return "\n\n".join(table(task, found[task]) for task in found)
+    found, least = points(read(arguments.front)), distance_of_real(real, arguments.samples)
+    plot(found, least)
+    tables = [table(task, found[task]) for task in found]
+    return "\n\n".join([*tables, f"{arguments.samples} real digits have FD {least:.2f} themselves."])
+
+
+def distance_of_real(real, count, draws=5):
+    """The mean FD of `count` of the real digits, drawn at random: what no method can be expected to go below."""
+    generator = torch.Generator().manual_seed(REAL_SEED)
+    orders = [torch.randperm(len(real), generator=generator) for _ in range(draws)]
+    return statistics.mean(frechet_distance(real, real[order[:count]]) for order in orders)
 
 
 def run(context, tasks, all_steps, file):
@@ -215,8 +225,11 @@ def table(task, found):
     return "\n".join(rows)
 
 
-def plot(found, file=PLOT):
-    """Distance and recall of each task against evaluations per step, a column for each number of steps."""
+def plot(found, least, file=PLOT):
+    """Distance and recall of each task against evaluations per step, a column for each number of steps.
+
+    least: the distance of real digits, a line.
+    """
     from matplotlib.figure import Figure
 
     names = {task: list(found[task]) for task in found}
@@ -229,6 +242,8 @@ def plot(found, file=PLOT):
         axis = axes[row][place]
         axis.set(xlabel="evaluations per step", ylabel=column, title=f"{task}, {steps} steps")
         axis.grid(alpha=0.3)
+        if column == "FD":
+            axis.axhline(least, color="grey", linestyle=":", label="real digits")
         for (_, method, scale), values in ((name, found[task][name]) for name in names[task] if name[0] == steps):
             index = methods.index(method)
             axis.scatter(

@@ -20,8 +20,9 @@ class ProbeSchedule:
     push of one probe serves while sigma_hat falls by a ratio; what it moves is proportional to that fall, so that
     below a share of the largest spread the last push serves to the end.
 
-    below, above: a probe is due at sigma_hat <= below and at sigma_hat >= above; spread: the largest s of a direction
-    found by iteration; begun: whether there has been a probe; positive: whether one found a rho above 1. All are [B].
+    below, above: a probe is due at sigma_hat <= below and at sigma_hat >= above, which is the last one's sigma_hat itself
+    near the spread until a saddle has been probed twice; spread: the largest s of a direction found by iteration;
+    begun: whether there has been a probe; positive: whether one found a rho above 1. All are [B].
     """
 
     below: torch.Tensor
@@ -55,7 +56,10 @@ class ProbeSchedule:
         reach = torch.where(self.begun, REACH * spread, FIRST_REACH * sigma_hat * norm.sqrt())
         below = torch.minimum(torch.where(positive, math.inf, reach), sigma_hat / SPACING)
         below = torch.where(positive & (below < LAST * largest), 0, below)
+        # Where a sampler asks twice at a sigma, as heun does, a second power iteration makes up for coarse steps.
+        again = ~self.positive & (positive | (reach >= sigma_hat))
+        above = torch.where(again, 1, SPACING) * sigma_hat
         known = estimate.finite & sigma_hat.isfinite()  # a flow model's first call is pure noise and tells nothing
-        new = (torch.where(known, below, math.inf), sigma_hat * SPACING, largest, self.begun | known, positive)
+        new = (torch.where(known, below, math.inf), above, largest, self.begun | known, positive)
         old = (self.below, self.above, self.spread, self.begun, self.positive)
         return ProbeSchedule(*(torch.where(images, now, before) for now, before in zip(new, old)))

@@ -70,8 +70,15 @@ def test_what_a_file_holds_is_not_measured_again(tmp_path, monkeypatch):
 def test_the_plot_is_a_picture(tmp_path):
     lines = [line(steps, "no guidance", 0.0, 0, 8.0, 1.0) for steps in front.ALL_STEPS]
     found = front.points([*lines, line(32, "CFG", 1.5, 0, 8.0, task="conditional")])
-    front.plot(found, tmp_path / "front.png")
+    front.plot(found, 2.0, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_real_digits_have_a_distance_of_their_own_that_falls_with_their_number():
+    real = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
+    few, many = front.distance_of_real(real, 50), front.distance_of_real(real, 400)
+    assert 0 < many < few / 4  # the bias falls as one over the number
+    assert front.distance_of_real(real, 2000) == pytest.approx(0, abs=1e-4)
 
 
 def test_a_whole_name_chooses_its_row_alone_and_a_part_all_that_have_it():

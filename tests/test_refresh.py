@@ -49,8 +49,17 @@ def test_before_a_saddle_the_next_probe_waits_for_the_spread_and_at_one_for_the_
     assert after.below.tolist() == pytest.approx([REACH * 8 * 0.2, 8 / SPACING, 8 / SPACING])
     assert after.positive.tolist() == [False, False, True]
     assert after.spread.tolist() == pytest.approx([1.6, 7.2, 8.8])
-    raised = after.due(torch.tensor([8.0 * SPACING] * 3))
-    assert raised.all() and not after.due(torch.tensor([8.0] * 3)).any()
+    assert after.due(torch.tensor([8.0 * SPACING] * 3)).all()
+    assert not after.due(torch.tensor([7.99] * 3)).any()
+
+
+def test_a_second_probe_at_the_same_sigma_is_due_near_the_spread_until_a_saddle_was_found_and_once_there():
+    level, schedule = torch.tensor([4.0]), ProbeSchedule.start(1)
+    schedule = schedule.after(found([4.0], [0.001], response=[0.25]), everyone(1))
+    assert not schedule.due(level).any()  # far above the spread
+    for rayleigh, due in ((0.3, False), (0.7, True), (0.9, True), (1.1, True), (1.2, False), (0.9, False)):
+        schedule = schedule.after(found([4.0], [rayleigh]), everyone(1))
+        assert schedule.due(level).all() == due
 
 
 def test_once_a_saddle_was_found_probes_go_on_below_one_until_the_share_of_the_spread():
