@@ -20,7 +20,7 @@ class ProbeSchedule:
     push of one probe serves while sigma_hat falls by a ratio; what it moves is proportional to that fall, so that
     below a share of the largest spread the last push serves to the end.
 
-    below, above: a probe is due at sigma_hat <= below and at sigma_hat >= above, which is the last one's sigma_hat itself
+    below, above: a probe is due at sigma_hat <= below and at sigma_hat >= above, which is where the last one was itself
     near the spread until a saddle has been probed twice; spread: the largest s of a direction found by iteration;
     begun: whether there has been a probe; positive: whether one found a rho above 1. All are [B].
     """
