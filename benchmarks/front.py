@@ -24,6 +24,7 @@ AT_ONCE = [
 IN_TURN = (2, 4, 8)
 WINDOWS = ((0.3, 1.0), (0.3, 0.6))
 SCALED = [(1, AUTOMATIC), (1, 1), (2, AUTOMATIC), (4, 4)]
+COMPARED = {"no guidance": "X", "CFG": "P", "auto-guidance": "*"}
 QUALITY_DIGITS = ("precision", "recall", "density", "coverage", "accuracy")
 COLUMNS = {
     "unconditional": ("FD", *QUALITY_DIGITS[:-1], "evaluations per step"),
@@ -165,7 +166,7 @@ def front(context):
     return "\n\n".join([*tables, f"{arguments.samples} real digits have FD {least:.2f} themselves."])
 
 
-def distance_of_real(real, count, draws=5):
+def distance_of_real(real, count, draws=20):
     """The mean FD of `count` of the real digits, drawn at random: what a perfect model would have without classes.
 
     With classes, which come in equal numbers, the distance can be smaller.
@@ -237,22 +238,32 @@ def plot(found, least, file=PLOT):
 
     names = {task: list(found[task]) for task in found}
     all_steps = [steps for steps in ALL_STEPS if any(name[0] == steps for task in names for name in names[task])]
-    methods = list(dict.fromkeys(name[1] for task in names for name in names[task]))
+    looks = markers(dict.fromkeys(name[1] for task in names for name in names[task]))
     rows = list(itertools.product(found, ("FD", "recall")))
     figure = Figure(figsize=(5.5 * len(all_steps), 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(all_steps), squeeze=False)
     for (row, (task, column)), (place, steps) in itertools.product(enumerate(rows), enumerate(all_steps)):
         axis = axes[row][place]
         axis.set(xlabel="evaluations per step", ylabel=column, title=f"{task}, {steps} steps")
-        axis.grid(alpha=0.3)
+        if column == "FD":
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
+        axis.grid(alpha=0.3, which="both")
         if column == "FD" and task == "unconditional":
             axis.axhline(least, color="grey", linestyle=":", label="real digits")
         for (_, method, scale), values in ((name, found[task][name]) for name in names[task] if name[0] == steps):
-            index = methods.index(method)
             axis.scatter(
                 statistics.mean(values["evaluations per step"]), statistics.mean(values[column]), label=method,
-                color=f"C{index % 10}", marker="os^Dv"[index // 10], s=20 + 6 * scale,
+                s=30 + 6 * scale, alpha=0.8, **looks[method],
             )
     handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8, title="size: scale")
     figure.savefig(file, dpi=90)
+
+
+def markers(methods):
+    """method -> colour and marker: what saddle-free guidance is compared with is black."""
+    others = [method for method in methods if method not in COMPARED]
+    looks = {method: {"color": f"C{place % 10}", "marker": "os^Dv"[place // 10]} for place, method in enumerate(others)}
+    return looks | {method: {"color": "black", "marker": marker} for method, marker in COMPARED.items()}
