@@ -44,7 +44,7 @@ def methods(task):
         name = "saddle-free 2, every call + auto-guidance 1.5"
         rows += [Method("auto-guidance 1.5", auto(1.5)), Method(name, both(2.0, 1.5))]
         return [*rows, Method(f"{name}, 2/3 of the steps", both(2.0, 1.5), step_factor=2 / 3)]
-    rows += [row for scale in (2.0, 4.0, 8.0) for row in saddle_free_rows(scale)]
+    rows += [row for scale in (2.0, 4.0, 8.0, 16.0) for row in saddle_free_rows(scale)]
     rows += [Method(f"auto-guidance {scale:g}", auto(scale)) for scale in (1.5, 2.0, 3.0)]
     for scales in ((2.0, 1.5), (4.0, 1.5)):
         name = "saddle-free {:g}, every call + auto-guidance {:g}".format(*scales)
