@@ -149,7 +149,7 @@ def measured(setting, task, steps, seed, context):
     models, classifier, real, arguments = context
     changed = {"steps": steps, "task": task}
     if task == "conditional":
-        size = arguments.samples // CLASSES
+        size = max(arguments.samples // CLASSES, 1)
         changed |= {"samples": size * CLASSES, "batch": size, "alike": size}
     values = measure_row(setting.method(), models, classifier, real, seed, argparse.Namespace(**(vars(arguments) | changed)))
     values["evaluations per step"] = values.pop("evaluations per image") / steps
