@@ -45,7 +45,7 @@ class Setting:
     @property
     def name(self):
         """Without the scale."""
-        if self.kind in ("no guidance", "CFG", "auto-guidance"):
+        if self.kind in COMPARED:
             return self.kind
         directions = f"{self.directions} direction{'s' * (self.directions > 1)}"
         if self.kind == "in turn":
