@@ -1,19 +1,11 @@
-"""Eigen-directions of a denoiser's Jacobian, estimated while sampling; needs torch alone."""
+"""Curvature of the log density from a few evaluations of a denoiser; needs torch alone."""
 
-from .automatic import automatic_probe_radius
-from .power_iteration import inner, jacobian_vector_product, orthonormalise
-from .refresh import ProbeSchedule
-from .rounding import rounding_error, with_input_rounding
-from .tracker import CurvatureEstimate, CurvatureTracker
+from .krylov import rayleigh_ritz
+from .precision import EXACT, REACH, assumed_noise, noise_along, noise_in_responses, reach
+from .schedule import LEAST, ProbeSchedule
+from .starts import gaussian, side
 
 __all__ = [
-    "CurvatureEstimate",
-    "CurvatureTracker",
-    "ProbeSchedule",
-    "automatic_probe_radius",
-    "inner",
-    "jacobian_vector_product",
-    "orthonormalise",
-    "rounding_error",
-    "with_input_rounding",
+    "EXACT", "LEAST", "REACH", "ProbeSchedule", "assumed_noise", "gaussian", "noise_along", "noise_in_responses",
+    "rayleigh_ritz", "reach", "side",
 ]

@@ -1,4 +1,4 @@
-"""The three guidance terms. Each returns what to add to the denoised prediction; they add up in any combination."""
+"""The two guidance terms that compare predictions. Each returns what to add to the denoised prediction; they add up in any combination."""
 
 import torch
 
@@ -17,18 +17,6 @@ def auto_guidance(denoised, weak_denoised, *, scale):
     denoised, weak_denoised: [B, ...]. Zero for an image with values that are not finite.
     """
     return _away_from(denoised, weak_denoised, scale)
-
-
-def saddle_free(estimate, *, scale):
-    """w * sigma_hat * J v, summed over the directions with v.J.v > 1; scale 0 is off. After arXiv 2511.21863.
-
-    estimate: a CurvatureEstimate; the correction is [B, ...] in the dtype of the denoised prediction. Zero for an image
-    with values that are not finite.
-    """
-    rank = estimate.response.ndim
-    acts = _expand((estimate.rayleigh > 1) & estimate.finite, rank)
-    push = scale * _expand(estimate.sigma_hat[None], rank) * estimate.response
-    return _finite(torch.where(acts, push, 0).sum(dim=0).to(estimate.dtype))
 
 
 def _away_from(denoised, other, scale):

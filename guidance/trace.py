@@ -1,7 +1,7 @@
 """What saddle-free guidance saw and did, call by call, in one sampling run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,30 +10,34 @@ import torch
 class TracedCall:
     """One model call.
 
-    sigma: scalar tensor; reason: why guidance was not active, or None; rayleigh: [directions, B] and finite: [B] of the
-    estimate in use; push: root mean square of the correction, [B]. The last three are None where it was not active.
+    sigma: scalar tensor; reason: why guidance was not active, or None. Where it was active: rayleigh and error, the
+    quotients in use and a standard error of each, and weight, how far each acts, from 0 to 1, all [directions, B];
+    known: [B], False before an image was probed; push: root mean square of the correction, [B]; evaluations: of each
+    image at this call, the sampler's own included, [B].
     """
 
     sigma: torch.Tensor
     reason: str | None = None
     rayleigh: torch.Tensor | None = None
-    finite: torch.Tensor | None = None
+    error: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    known: torch.Tensor | None = None
     push: torch.Tensor | None = None
+    evaluations: torch.Tensor | None = None
 
     def plain(self):
-        """The call in numbers, lists and strings, None where a number is not finite; waits for the GPU."""
+        """The call in numbers, lists and strings, None where a number is not known; waits for the GPU."""
         call = {"sigma": float(self.sigma), "active": self.rayleigh is not None, "reason": self.reason}
         if self.rayleigh is None:
-            return call | {"rayleigh": [], "push": [], "acted": []}
-        finite = self.finite.tolist()
-        rayleigh = [
-            [_number(value) if known else None for value in values]
-            for values, known in zip(self.rayleigh.T.tolist(), finite)
-        ]
-        acted = [any(value is not None and value > 1 for value in values) for values in rayleigh]
+            return call | {"rayleigh": [], "error": [], "push": [], "acted": [], "evaluations": []}
+        known, weights = self.known.tolist(), self.weight.T.tolist()
+        acted = [any(weight > 0 for weight in each) and there for each, there in zip(weights, known)]
         if not any(acted):
-            call["reason"] = "no positive curvature" if any(finite) else "the model gave values that are not finite"
-        return call | {"rayleigh": rayleigh, "push": [_number(value) for value in self.push.tolist()], "acted": acted}
+            call["reason"] = "no positive curvature" if any(known) else "nothing was looked for yet"
+        return call | {
+            "rayleigh": _plain(self.rayleigh, known), "error": _plain(self.error, known), "acted": acted,
+            "push": [_number(value) for value in self.push.tolist()], "evaluations": self.evaluations.tolist(),
+        }
 
 
 class CurvatureTrace:
@@ -41,35 +45,66 @@ class CurvatureTrace:
 
     off: a sentence where guidance is off and nothing will be traced. Values stay tensors on their device until they
     are read, so that tracing does not wait for the GPU. A run that begins where the last one ended continues it.
+    Read as a list it gives the calls; rayleigh, push and evaluations have one entry a call.
     """
 
     def __init__(self, off=None):
         self.off = off
         self.window = None
+        self.clear()
+
+    def clear(self):
+        """Forgets all calls."""
         self.sigmas = ()
         self.calls = []
         self._decided = None  # energy of the last directions, [B, *spatial]
-        self._undecided = None  # the same, summed over calls, weighted by how far each direction curves upwards
+        self._undecided = None  # the same, summed over calls, weighted by how far each direction acts
 
-    def begin(self, sigmas, window=None):
-        """A new run: sigmas, the schedule as floats; window, the SigmaWindow in which guidance acts, None for all."""
-        continues = self.sigmas and sigmas[0] > 0 and math.isclose(self.sigmas[1], sigmas[0], rel_tol=1e-4)
-        first = self.sigmas[0] if continues else sigmas[0]
+    def __len__(self):
+        return len(self.calls)
+
+    def __getitem__(self, index):
+        return self.calls[index]
+
+    @property
+    def rayleigh(self):
+        """The quotients [directions, B] of every call, None where guidance was not active."""
+        return [call.rayleigh for call in self.calls]
+
+    @property
+    def push(self):
+        """Root mean square of the correction, [B], of every call, None where guidance was not active."""
+        return [call.push for call in self.calls]
+
+    @property
+    def evaluations(self):
+        """How often each image was evaluated, [B], at every call, None where guidance was not active."""
+        return [call.evaluations for call in self.calls]
+
+    def begin(self, sigmas, window=None, continues=False):
+        """A new run: sigmas, the schedule as floats; window, the SigmaWindow in which guidance acts, None for all.
+
+        continues: whether the run goes on with the pictures of the last one.
+        """
+        joins = continues and self.sigmas and sigmas[0] > 0 and math.isclose(self.sigmas[1], sigmas[0], rel_tol=1e-4)
+        first = self.sigmas[0] if joins else sigmas[0]
+        if not joins:
+            self.clear()
         self.sigmas = first, sigmas[-1]
         self.window = None if window is None else (window.start, window.end)
-        if not continues:
-            self.calls, self._decided, self._undecided = [], None, None
 
-    def add(self, sigma, estimate, correction, directions=None):
-        """An active call: its sigma, CurvatureEstimate and correction [B, ...].
+    def add(self, sigma, found):
+        """An active call: its sigma, and what a Search found, a dict.
 
-        directions: the estimate's directions as [directions, B, C, *spatial], where it holds them in another layout.
+        found: rayleigh, error, weight, probed, evaluations as in TracedCall; correction [B, ...]; directions, the unit
+        directions as [directions, B, C, *spatial].
         """
-        push = correction.float().square().flatten(1).mean(dim=1).sqrt()
-        self.calls.append(TracedCall(sigma, None, estimate.rayleigh, estimate.finite, push))
-        directions = estimate.direction if directions is None else directions
-        energy = directions.float().square().mean(dim=2)  # [directions, B, *spatial]
-        weight = torch.where(estimate.finite, (estimate.rayleigh.float() - 1).clamp(min=0), 0)
+        push = found["correction"].float().square().flatten(1).mean(dim=1).sqrt()
+        known, weight = found["probed"], found["weight"].float()
+        self.calls.append(TracedCall(
+            sigma, None, found["rayleigh"], found["error"], weight, known, push, found["evaluations"]
+        ))
+        energy = found["directions"].float().square().mean(dim=2)  # [directions, B, *spatial]
         undecided = (energy * weight.reshape(weight.shape + (1,) * (energy.ndim - 2))).sum(dim=0)
         self._decided = energy.mean(dim=0)
         same = self._undecided is not None and self._undecided.shape == undecided.shape
@@ -80,20 +115,25 @@ class CurvatureTrace:
         self.calls.append(TracedCall(sigma, reason))
 
     def end(self):
-        """The run is over: takes what is left of it off the GPU."""
-        moved = [
-            {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in vars(call).items()}
-            for call in self.calls
+        """The run is over: takes what is left of it off the GPU, in one transfer for each kind of number."""
+        tensors = [
+            (place, name) for place, call in enumerate(self.calls) for name, value in vars(call).items()
+            if isinstance(value, torch.Tensor) and value.device.type != "cpu"
         ]
-        self.calls = [TracedCall(**values) for values in moved]
+        if tensors:
+            values = [vars(self.calls[place])[name] for place, name in tensors]
+            together = torch.cat([value.reshape(-1).double() for value in values]).cpu()
+            for (place, name), value, flat in zip(tensors, values, together.split([v.numel() for v in values])):
+                moved = flat.to(value.dtype).reshape(value.shape)
+                self.calls[place] = replace(self.calls[place], **{name: moved})
         if self._decided is not None:
             self._decided, self._undecided = self._decided.cpu(), self._undecided.cpu()
 
     def indecision(self):
         """Where each image was undecided, [B, *spatial] from 0 to 1, or None where no call was active.
 
-        The size of the tracked directions there, each weighted by how far it curved upwards; where nothing ever did,
-        that of the last directions.
+        The size of the tracked directions there, each weighted by how far it acted; where none ever did, that of the
+        last directions.
         """
         if self._decided is None:
             return None
@@ -116,6 +156,11 @@ class CurvatureTrace:
     @staticmethod
     def _largest(energy):
         return energy.flatten(1).amax(dim=1).reshape((-1,) + (1,) * (energy.ndim - 1))
+
+
+def _plain(values, known):
+    """Lists of numbers, an image each, of a tensor [directions, B]."""
+    return [[_number(value) if there else None for value in each] for each, there in zip(values.T.tolist(), known)]
 
 
 def _number(value):

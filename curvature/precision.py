@@ -1,0 +1,75 @@
+"""The noise in a network's answers: how long it is, how much of it lies along a direction, how far a probe must reach."""
+
+import math
+
+import torch
+
+EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
+REACH = 0.25  # of the noise level: along one direction D is straight to within 4% at J = 2, as tanh is
+WIDEST = 1.0
+SMOOTHED = 5  # neighbours over which the power of one noise sample is averaged, a side
+
+
+def assumed_noise(dtype, size):
+    """Length of the error of an answer in units of std, before it is measured: eps / 2 * sqrt(N) of a unit output.
+
+    dtype: what the network computes in; size: N, values of an image.
+    """
+    return torch.finfo(dtype).eps / 2 * math.sqrt(size)
+
+
+def reach(noise):
+    """How far to probe along a direction that is known, in units of std: twice the noise, in the range that is straight.
+
+    noise: length of the error of an answer in units of std, a float or [B].
+    """
+    return (2 * torch.as_tensor(noise)).clamp(REACH, WIDEST)
+
+
+def noise_in_responses(displacements, responses):
+    """Length of the noise in a response, [B], from two rounds of probes; 0 with one.
+
+    displacements, responses: [rounds, k, B, N], each round's displacement a multiple of the last round's response. For
+    a symmetric J, |J d|^2 is d . J (J d): what the first round's response is longer than that is noise.
+    """
+    if len(displacements) < 2:
+        return torch.zeros_like(displacements[0, 0, :, 0])
+    first, second = responses[0], displacements[1]
+    square = first.square().sum(dim=-1)  # [k, B]
+    scale = square / (first * second).sum(dim=-1).clamp(min=torch.finfo(square.dtype).tiny)
+    clean = scale * (displacements[0] * responses[1]).sum(dim=-1)
+    return (square - clean).clamp(min=0).mean(dim=0).sqrt()
+
+
+def noise_along(noise, directions):
+    """Standard deviation [count, B] of noise along unit directions, from one sample of it.
+
+    noise: [B, C, ...]; directions: [count, B, C, ...]. Noise of a network has a spectrum of its own, so that along a
+    smooth direction it may be many times the mean; it is taken to be alike everywhere in the picture. At least the
+    mean over all directions.
+    """
+    axes = tuple(range(max(1, noise.ndim - 2), noise.ndim)) if noise.ndim > 2 else (1,)
+    white = noise.flatten(1).square().mean(dim=1).sqrt()  # [B]
+    along = [_cross_power(noise, directions, None)]
+    if noise.ndim > 2:
+        along.append(_cross_power(noise, directions, axes))
+    return torch.stack([white.expand(along[0].shape), *along]).amax(dim=0)
+
+
+def _cross_power(noise, directions, axes):
+    values = [noise, directions]
+    if axes is not None:
+        dims = [tuple(axis - noise.ndim for axis in axes)] * 2
+        values = [torch.fft.fftn(value.float(), dim=dim, norm="ortho") for value, dim in zip(values, dims)]
+    power = _smoothed(values[0].abs().square())  # [B, ...]
+    return (values[1].abs().square() * power).flatten(2).sum(dim=-1).sqrt()
+
+
+def _smoothed(power):
+    """Power [B, ...] averaged over neighbours along its last two axes, around the ends, as those of an FFT are."""
+    flat = power.flatten(0, -3) if power.ndim > 2 else power
+    for axis in range(1 if power.ndim == 2 else flat.ndim - 2, flat.ndim):
+        width = min(SMOOTHED, flat.shape[axis])
+        shifts = range(-(width // 2), width - width // 2)
+        flat = sum(flat.roll(shift, dims=axis) for shift in shifts) / width
+    return flat.reshape(power.shape)

@@ -1,0 +1,338 @@
+"""The search for the saddle of each image: what a run remembers, and the probes of one call."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..curvature import (
+    EXACT, LEAST, REACH, ProbeSchedule, assumed_noise, gaussian, noise_along, noise_in_responses, rayleigh_ritz, reach,
+    side,
+)
+
+AUTOMATIC = 0  # of refresh_every
+COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
+ROUNDS = 2  # of probes in a search, one made from the answer of the other
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one sampling run remembers of each image; replaced, never changed. N is the number of values of an image.
+
+    shape: (directions, *shape of x); keys: an integer an image; schedule: when each is probed next; vectors: unit
+    directions v, and ahead: the unit directions of J v, a step of power iteration further, [directions, B, N]; rayleigh:
+    the quotients of v, and error: a standard error of each, [directions, B]; noise: the length of a response's error in units of std, NaN before it is known, [B]; coloured: by
+    how much it is larger along the direction than in the mean, [directions, B], NaN before it is measured; searches:
+    how many each image had;
+    mask: where the picture may change, or None; last: y and denoised at the last call; start: what the last step did to
+    the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B]; step: how
+    often sigma has fallen, and probed: when it was last probed in fixed steps.
+    """
+
+    shape: tuple
+    seed: int
+    keys: list
+    schedule: ProbeSchedule
+    vectors: torch.Tensor
+    ahead: torch.Tensor
+    rayleigh: torch.Tensor
+    error: torch.Tensor
+    noise: torch.Tensor
+    coloured: torch.Tensor
+    searches: list
+    mask: torch.Tensor | None = None
+    last: tuple | None = None
+    start: torch.Tensor | None = None
+    norm: torch.Tensor | None = None
+    level: float = math.inf
+    step: int = -1
+    probed: int | None = None
+
+    @classmethod
+    def begin(cls, seed, shape, keys, dtype, device):
+        """A new run of images of a shape (directions, B, ...)."""
+        directions, batch, size = shape[0], shape[1], math.prod(shape[2:])
+        if directions > size:
+            raise ValueError(f"directions is {directions}, but an image has only {size} values; use no more.")
+        keys = list(range(batch)) if keys is None else list(keys)
+        if len(keys) != batch:
+            raise ValueError(f"image_keys has {len(keys)} entries for a batch of {batch}; it must have one per image.")
+        empty = torch.zeros(directions, batch, size, dtype=dtype, device=device)
+        none = empty[..., 0]
+        return cls(
+            shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
+            none + math.nan, [0] * batch,
+        )
+
+    def under(self, mask):
+        """The run with another mask [B or 1, ...] of where the picture may change, None for everywhere."""
+        if mask is None:
+            return replace(self, mask=None)
+        shape = self.shape[1:]
+        mask = torch.as_tensor(mask).to(self.ahead.device, self.ahead.dtype)
+        try:
+            mask = mask.expand(shape)
+        except RuntimeError as error:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; it must fit x with {tuple(shape)}.") from error
+        return replace(self, mask=mask.flatten(1))
+
+    def weight(self, guide, sigma_hat):
+        """How far each direction is certain to be a saddle at sigma_hat [B], from 0 to 1, [directions, B]."""
+        certain = (self.rayleigh - 1 - LEAST - guide.certainty * self.error) / guide.ramp
+        known = self.schedule.begun
+        if guide.refresh_every == AUTOMATIC:
+            known = self.schedule.fresh(sigma_hat, guide.spacing)
+        return torch.where(known, certain.clamp(0, 1), 0)
+
+
+class Search:
+    """The probes of one call: which images, from where, and what the answers say. `run` is what the run knows after."""
+
+    def __init__(self, guide, run, x, alpha, std):
+        self.guide, self.run, self.x = guide, run, x
+        self.rows = x.to(run.ahead.dtype).flatten(1)  # [B, N]
+        self.everyone = torch.arange(len(x), device=x.device)
+        self.alpha, self.std = (self._each(value) for value in (alpha, std))  # [B]
+        self.sigma_hat = self.std / self.alpha
+        self.evaluations = torch.ones(len(x), dtype=torch.int64)
+        self.denoised = None
+        self.start = run.start
+
+    def _each(self, value):
+        value = torch.as_tensor(value, dtype=self.run.ahead.dtype, device=self.x.device)
+        return value.reshape(-1).expand(len(self.x))
+
+    def evaluate(self):
+        """Yields rows and the image of each, takes the predictions there; returns the denoised prediction at x."""
+        images, probes = self._fixed() if self.guide.refresh_every != AUTOMATIC else ([], None)
+        first = self._asked(images, probes)
+        answer = yield torch.cat([self.x, first[0]]), torch.cat([self.everyone, first[1]])
+        denoised, answer = answer[: len(self.x)], answer[len(self.x) :]
+        self.denoised = denoised.to(self.rows.dtype).flatten(1)
+        self._learn_from_step()
+        if self.guide.refresh_every == AUTOMATIC:
+            for images, rounds in self._due():
+                yield from self._look(images, self._start(images, fresh=rounds > 1), rounds)
+        elif images:
+            yield from self._look(images, probes, ROUNDS, answer)
+        return denoised
+
+    def _fixed(self):
+        """In fixed steps: all images where it is time, and their first displacements; one value is read a call."""
+        level = float(self.sigma_hat[0])
+        run = self.run
+        step = run.step + (level < run.level * (1 - 1e-4) or run.step < 0)
+        self.run = run = replace(run, step=step, level=level)
+        if not math.isfinite(level) or (run.probed is not None and step - run.probed < ROUNDS * self.guide.refresh_every):
+            return [], None
+        self.run = replace(run, probed=step)
+        images = list(range(len(self.x)))
+        return images, self._start(images, fresh=True)
+
+    def _due(self):
+        """The images to probe and in how many rounds, as pairs; reads once a call.
+
+        A direction that was closed once is asked again by itself, in one round; all else takes a search.
+        """
+        run = self.run
+        if self.start is None:
+            return []
+        schedule = run.schedule
+        due = schedule.asks(self.sigma_hat, run.norm, self.guide.threshold)
+        again = schedule.unsure
+        due, again = torch.stack([due, due & again]).tolist()
+        once = [image for image, asked in enumerate(again) if asked]
+        search = [image for image, asked in enumerate(due) if asked and not again[image]]
+        return [(images, rounds) for images, rounds in ((once, 1), (search, ROUNDS)) if images]
+
+    def _learn_from_step(self):
+        """What the sampler's own last step tells: it moved x by y, and the denoised prediction by about J y."""
+        run, y = self.run, self.rows / self.alpha[:, None]
+        norm, start = run.norm, None
+        if run.last is not None:
+            moved, changed = y - run.last[0], self._masked(self.denoised - run.last[1])
+            length = torch.linalg.vector_norm(moved, dim=1)
+            known = (length > 0) & length.isfinite()
+            scale = torch.where(known, math.sqrt(self.rows.shape[1]) / length, 0)  # [B]
+            start = torch.where(known, scale * REACH, 0)[:, None] * changed
+            start = torch.where(start.isfinite(), start, 0)
+            norm = scale * torch.linalg.vector_norm(changed, dim=1)
+            norm = norm if run.norm is None else torch.maximum(norm, run.norm)
+        # The noise in this call's prediction is in every response, too: a start that held it would look like a saddle.
+        self.start = start if torch.finfo(self.guide.dtype).eps < EXACT else run.start
+        self.run = replace(run, last=(y, self.denoised), start=start, norm=norm)
+
+    def _start(self, images, fresh):
+        """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
+
+        A step of the sampler moves x by noise alike in all directions, so that the change of the denoised prediction is
+        the first step of a power iteration, made for nothing. Its side is a coin's, that the seed throws.
+        """
+        run, picked = self.run, self._index(images)
+        noise = self._noise()[picked]
+        carried = run.ahead if fresh else run.vectors  # a Gaussian is told by two looks along the same direction
+        known = reach(noise)[:, None] * self.std[picked, None] * carried[:, picked]
+        if not fresh:
+            return self._scaled(known, picked)
+        new = torch.stack([self._new(images, k) for k in range(self.guide.directions)])
+        searches = list(run.searches)
+        for image in images:
+            searches[image] += 1
+        self.run = replace(run, searches=searches)
+        return self._scaled(known + new, picked)
+
+    def _new(self, images, direction):
+        run, size = self.run, self.rows.shape[1]
+        names = [(run.seed, run.keys[image], direction, run.searches[image]) for image in images]
+        picked = self._index(images)
+        if direction == 0 and self.start is not None:
+            sides = torch.tensor([side(*name) for name in names]).to(self.rows)
+            return sides[:, None] * self.std[picked, None] * self.start[picked]
+        white = torch.stack([gaussian(size, *name) for name in names]).to(self.rows)
+        return self._masked(white, picked) * (REACH * self.std[picked, None])
+
+    def _scaled(self, displacements, picked):
+        radius = self.guide.probe_radius
+        if not radius:
+            return displacements
+        return displacements * (radius * self.std[picked, None] / _length(displacements))
+
+    def _look(self, images, displacements, rounds, answer=None):
+        """Probes `images` in rounds, from displacements [directions, b, N], and keeps what that tells."""
+        picked, asked, told = self._index(images), [], []
+        for turn in range(rounds):
+            # To the other side of x each time: the noise of the prediction at x is in every response, and on the same
+            # side a displacement made from a response would agree with it.
+            toward = 1 if turn % 2 == 0 else -1
+            if answer is None:
+                answer = yield self._asked(images, toward * displacements)
+            asked.append(displacements)
+            told.append(toward * self._response(answer, picked))
+            answer = None
+            self.evaluations[images] += len(displacements)
+            shorter = (_length(displacements) / _length(told[-1])).clamp(max=1)
+            displacements = self._scaled(told[-1] * shorter, picked)
+        yield from self._conclude(images, picked, torch.stack(asked), torch.stack(told))
+
+    def _conclude(self, images, picked, asked, told):
+        run, std = self.run, self.std[picked]
+        count, size = self.guide.directions, self.rows.shape[1]
+        rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, count)
+        sides = (vectors * asked[0].sum(dim=0)).sum(dim=-1, keepdim=True)
+        turn = torch.where(sides < 0, -1.0, 1.0)
+        vectors, responses = turn * vectors, turn * responses
+        noise, coloured = self._noise_of(picked, asked, told), run.coloured[:, picked]
+        error = self._error(noise, coloured, std * gain)
+        above = rayleigh - 1 - LEAST
+        doubtful = (above > self.guide.certainty * error) & (above < COLOUR * error) & coloured.isnan()
+        maybe = doubtful.any(dim=0)
+        if bool(maybe.any()):
+            measured, coloured = yield from self._measure(images, picked, vectors, maybe.tolist())
+            noise = torch.fmax(noise, measured)
+            error = self._error(noise, coloured, std * gain)
+        run = replace(run, noise=run.noise.index_copy(0, picked, noise))
+        finite = vectors.isfinite().all(dim=-1) & responses.isfinite().all(dim=-1) & rayleigh.isfinite()
+        finite = finite.all(dim=0) & self.sigma_hat[picked].isfinite()  # [b]
+        self._keep(run, picked, finite, vectors, responses, rayleigh, error, coloured)
+
+    def _noise_of(self, picked, asked, told):
+        """Length of the noise in a response, in units of std, [b]: from the answers, or from those before.
+
+        Rounding x weighs more where sigma is smaller.
+        """
+        std = self.std[picked]
+        if torch.finfo(self.guide.dtype).eps < EXACT:
+            size = torch.linalg.vector_norm(self.denoised[picked], dim=1) / std
+            return torch.finfo(self.guide.dtype).eps * torch.hypot(size, size * 0 + math.sqrt(self.rows.shape[1]))
+        if len(asked) > 1:
+            return noise_in_responses(asked, told) / std
+        fallen = self.run.schedule.last[picked] / self.sigma_hat[picked]
+        return torch.where(fallen.isfinite(), fallen, 1) * self._noise()[picked]
+
+    def _error(self, noise, coloured, gain):
+        """A standard error of the quotients, [directions, b].
+
+        The noise of the prediction at x is half of that in every response, so that what is in a direction may agree
+        with what is in the response by half the square of it. certainty times a share of it covers that.
+        """
+        along = torch.nan_to_num(coloured, nan=1.0) * noise * gain / math.sqrt(self.rows.shape[1])
+        return along + (noise * gain).square() / (2 * max(self.guide.certainty, 1))
+
+    def _keep(self, run, picked, finite, vectors, responses, rayleigh, error, coloured):
+        def put(old, new):
+            dim = old.ndim - new.ndim if old.ndim == new.ndim else 0
+            kept = finite.reshape((1, -1) + (1,) * (new.ndim - 2))
+            return old.index_copy(1, picked, torch.where(kept, new, old.index_select(1, picked)))
+
+        everyone = torch.zeros_like(run.noise, dtype=torch.bool).index_copy(0, picked, finite)
+        new = {
+            "vectors": put(run.vectors, vectors), "ahead": put(run.ahead, responses / _length(responses)),
+            "rayleigh": put(run.rayleigh, rayleigh), "error": put(run.error, error),
+            "coloured": put(run.coloured, coloured),
+        }
+        best = (new["rayleigh"] - self.guide.certainty * new["error"]).argmax(dim=0, keepdim=True)
+        quotient, margin = (new[name].gather(0, best)[0] for name in ("rayleigh", "error"))
+        margin = self.guide.certainty * margin
+        schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, self.guide.spacing)
+        self.run = replace(run, schedule=schedule, **new)
+
+    def _measure(self, images, picked, vectors, maybe):
+        """The noise of an answer, once a run: its length in units of std [b], and its colour along the directions.
+
+        The same question is asked again so little beside x that only the rounding is another.
+        """
+        run, chosen = self.run, [place for place, needed in enumerate(maybe) if needed]
+        there = [images[place] for place in chosen]
+        index, local = self._index(there), self._index(chosen)
+        eps = torch.finfo(self.guide.dtype).eps
+        white = torch.stack([gaussian(self.rows.shape[1], run.seed, run.keys[image], -1) for image in there])
+        small = eps * torch.maximum(self.rows[index].abs(), self.std[index, None]) * white.to(self.rows).sign()
+        answer = yield self._asked(there, small[None])
+        self.evaluations[there] += 1
+        noise = self._response(answer, index)[0]  # [c, N]
+        length = torch.linalg.vector_norm(noise, dim=-1)
+        shape = (len(there), *self.run.shape[2:])
+        along = noise_along(noise.reshape(shape), vectors[:, local].reshape(self.guide.directions, *shape))
+        mean = length / math.sqrt(self.rows.shape[1])
+        measured = torch.full_like(self.std[picked], math.nan).index_copy(0, local, length / self.std[index])
+        ratio = torch.where(mean > 0, along / mean, 1)
+        return measured, run.coloured[:, picked].index_copy(1, local, ratio)
+
+    def _noise(self):
+        """Length of an answer's error in units of std, [B]: measured, or what the format lets one expect."""
+        assumed = assumed_noise(self.guide.dtype, self.rows.shape[1])
+        return torch.where(self.run.noise.isnan(), assumed, self.run.noise)
+
+    def _asked(self, images, displacements):
+        """Rows [directions * b, ...] that are x and a displacement [directions, b, N], and the image of each."""
+        if not images:
+            return self.x[:0], self.everyone[:0]
+        index = self._index(images)
+        rows = self.rows[index] + displacements
+        return rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), index.repeat(len(displacements))
+
+    def _response(self, answer, picked):
+        """J times the displacements, [directions, b, N], from the predictions there."""
+        answer = answer.to(self.rows.dtype).reshape(-1, len(picked), self.rows.shape[1])
+        return self._masked(self.alpha[picked, None] * (answer - self.denoised[picked]), picked)
+
+    def _masked(self, values, picked=None):
+        mask = self.run.mask
+        return values if mask is None else values * (mask if picked is None else mask[picked])
+
+    def _index(self, images):
+        return torch.tensor(images, dtype=torch.int64).to(self.x.device, non_blocking=True)
+
+    def traced(self, correction):
+        """What the trace shows of the call."""
+        run = self.run
+        return {
+            "rayleigh": run.rayleigh, "error": run.error, "evaluations": self.evaluations,
+            "weight": run.weight(self.guide, self.sigma_hat), "correction": correction,
+            "directions": run.vectors.reshape(run.shape), "probed": run.schedule.begun,
+        }
+
+
+def _length(vectors):
+    """Lengths [..., 1], never 0."""
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
