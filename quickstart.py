@@ -294,7 +294,7 @@ def failed(purpose, output):
     """The sentence for a step that did not work, with the first errors that it printed."""
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("error:", "cause:"))]
-    detail = f" ({'; '.join(errors[:2]).rstrip('.')})" if errors else ""
+    detail = f" ({'; '.join(errors[:2] or lines[-1:]).rstrip('.')})" if lines else ""
     return (
         f"could not {purpose}{detail}; check the network connection and run again, "
         "or use your own ComfyUI with --comfyui PATH."

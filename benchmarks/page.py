@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 
+import demo_server
 from pack import ROOT
 
 FLAGS = (
@@ -51,9 +52,9 @@ def load_quickstart():
 @contextlib.contextmanager
 def served(quickstart):
     """A ComfyUI with only this pack; gives its address."""
-    quickstart.OUTPUT.mkdir(exist_ok=True)
+    demo_server.OUTPUT.mkdir(exist_ok=True)
     comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
-    with quickstart.server(comfyui, python, quickstart.free_port()) as (address, _):
+    with demo_server.server(comfyui, python, demo_server.free_port()) as (address, _):
         yield address
 
 
