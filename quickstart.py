@@ -192,10 +192,10 @@ def install_host(home):
 
 
 def find_uv():
-    """The path of uv: the user's own, or one in the cache folder, installed first if it is not there yet."""
+    """The path of uv: the user's own if it is new enough, or one in the cache folder, installed if it is not there."""
     follow_pip()
     found = shutil.which("uv")
-    if found:
+    if found and succeeds([found, "pip", "compile", "--format", "pylock.toml", "--help"]):
         return found
     lock = LOCKS / "uv.txt"
     home = cache_folder() / f"uv-{digest(lock.read_bytes())}"

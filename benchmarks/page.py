@@ -61,7 +61,10 @@ def served(quickstart):
 @contextlib.contextmanager
 def opened(executable, width=1400, height=1000):
     """A tab of a headless browser, which the rest of this file drives; it forgets all when it opens a page."""
-    from playwright.sync_api import sync_playwright
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError as error:
+        raise SystemExit("playwright is not installed; `python quickstart.py --test` installs it.") from error
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

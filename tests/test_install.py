@@ -132,6 +132,16 @@ def test_an_archive_that_no_index_has_is_a_sentence(quickstart, tmp_path, uv, pl
         quickstart.fetch_archive(uv, tmp_path, certificates)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for uv")
+@pytest.mark.parametrize("code, used", [(0, True), (2, False)])
+def test_the_users_uv_is_used_where_it_is_new_enough(quickstart, uv, unconfigured, tmp_path, code, used):
+    own = tmp_path / "uv"
+    own.write_text(f"#!/bin/sh\nexit {code}\n")
+    own.chmod(0o755)
+    os.environ["PATH"] = str(tmp_path)
+    assert quickstart.find_uv() == (str(own) if used else uv)
+
+
 # --- What is locked --------------------------------------------------------------------------------------------------
 
 
