@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "output"
 PROMPT = ROOT / "workflows" / "api" / "quickstart.json"
-START_SECONDS = 180
+START_SECONDS = 600  # the first start of a new environment compiles all that it imports
 MOST_LETTERS = 2000  # of an answer of the host
 
 
