@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 
+import demo_server
 from pack import ROOT
 
 FLAGS = (
@@ -51,16 +52,19 @@ def load_quickstart():
 @contextlib.contextmanager
 def served(quickstart):
     """A ComfyUI with only this pack; gives its address."""
-    quickstart.OUTPUT.mkdir(exist_ok=True)
+    demo_server.OUTPUT.mkdir(exist_ok=True)
     comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
-    with quickstart.server(comfyui, python, quickstart.free_port()) as (address, _):
+    with demo_server.server(comfyui, python, demo_server.free_port()) as (address, _):
         yield address
 
 
 @contextlib.contextmanager
 def opened(executable, width=1400, height=1000):
     """A tab of a headless browser, which the rest of this file drives; it forgets all when it opens a page."""
-    from playwright.sync_api import sync_playwright
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError as error:
+        raise SystemExit("playwright is not installed; `python quickstart.py --test` installs it.") from error
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

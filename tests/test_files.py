@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import http.server
-import importlib.util
 import json
 import pickle
 import random
@@ -15,6 +14,8 @@ import socket
 import sys
 import threading
 
+import demo_server
+import prompts
 import pytest
 import torch
 from graphs import branches, demo
@@ -28,53 +29,38 @@ from seeds import SEED
 
 
 @pytest.fixture
-def quickstart(host, monkeypatch):
-    """quickstart.py with the host of this process in place of a server's."""
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    info = {name: {"input": cls.INPUT_TYPES()} for name, cls in needed(host).items()}
+def run_file(host, monkeypatch):
+    """Does quickstart.py's main job with the host of this process; gives the sentence of its error, or None."""
 
     @contextlib.contextmanager
     def server(*_):
         yield "here", None
 
     def execute(address, process, prompt):
-        valid, error, _, node_errors = host.validate(json.loads(json.dumps(prompt)))
+        try:
+            valid, error, _, node_errors = host.validate(json.loads(json.dumps(prompt)))
+        except Exception as error:  # for which the server answers 500 and what it is
+            raise demo_server.QuickstartError(f"ComfyUI refused the workflow: {type(error).__name__}.") from error
         if not valid:
-            told = module.refusal(json.dumps({"error": error, "node_errors": node_errors}).encode())
-            named = {f"{node['class_type']}: " for node in prompt.values()}
-            assert any(name in told for name in named) or told == "Prompt has no outputs", (told, error, node_errors)
-            raise module.QuickstartError(f"{told}.")
+            told = demo_server.refusal(json.dumps({"error": error, "node_errors": node_errors}).encode())
+            named = [f"{node['class_type']}: " for node in node_errors.values()]
+            assert told and all(name in told for name in named), (told, error, node_errors)
+            raise demo_server.QuickstartError(f"{told}.")
         return []
 
-    monkeypatch.setattr(module, "server", server)
-    monkeypatch.setattr(module, "get_json", lambda url, data=None: info)
-    monkeypatch.setattr(module, "execute", execute)
-    monkeypatch.setattr(module, "say", lambda text: None)
-    return module
+    monkeypatch.setattr(demo_server, "server", server)
+    monkeypatch.setattr(demo_server, "execute", execute)
+    monkeypatch.setattr(demo_server, "say", lambda text: None)
+    return functools.partial(run_with, monkeypatch)
 
 
-@functools.cache
-def workflows():
-    """The texts of the workflow files, by name."""
-    paths = [*(ROOT / "workflows").glob("*.json"), *(ROOT / "tests" / "graphs_saved").glob("*.json")]
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(paths)}
-
-
-def needed(host):
-    """The node classes that occur in them."""
-    types = {node["type"] for text in workflows().values() for node in json.loads(text)["nodes"]}
-    return {name: cls for name, cls in host.nodes.NODE_CLASS_MAPPINGS.items() if name in types}
-
-
-def run_file(quickstart, path, text, told):
-    """The main job with such a workflow file; returns the sentence that it ends with, or None where it runs."""
+def run_with(monkeypatch, path, text, told):
+    """The main job with this text as its workflow file."""
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    quickstart.WORKFLOW = path
+    monkeypatch.setattr(demo_server, "PROMPT", path)
     try:
-        quickstart.make_pictures(None, None)
-    except quickstart.QuickstartError as error:
+        demo_server.make_pictures(None, None)
+    except demo_server.QuickstartError as error:
         message = str(error)
         assert len(message.splitlines()) == 1 and message.endswith("."), (told, message)
         return message
@@ -83,35 +69,63 @@ def run_file(quickstart, path, text, told):
     return None
 
 
-def test_every_workflow_file_runs_as_it_is(quickstart, tmp_path):
+@functools.cache
+def workflows():
+    """The texts of the page's workflow files, by name."""
+    paths = [*(ROOT / "workflows").glob("*.json"), *(ROOT / "tests" / "graphs_saved").glob("*.json")]
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+@pytest.fixture
+def declared(host):
+    """The input types of every node in them."""
+    types = {node["type"] for text in workflows().values() for node in json.loads(text)["nodes"]}
+    return {name: cls.INPUT_TYPES() for name, cls in host.nodes.NODE_CLASS_MAPPINGS.items() if name in types}
+
+
+@pytest.fixture
+def saved(declared):
+    """The texts of all of them in the API format, as workflows/api/ has it, by name."""
+    converted = {name: prompts.to_prompt(json.loads(text), declared) for name, text in workflows().items()}
+    return {name: json.dumps(prompt, indent=2) + "\n" for name, prompt in converted.items()}
+
+
+def test_what_workflows_api_holds_is_what_the_page_sends(host):
+    paths = sorted(prompts.API.glob("*.json"))
+    assert [path.name for path in paths] == ["quickstart.json"]
+    for path in paths:
+        written = prompts.text_of(ROOT / "workflows" / path.name, host.nodes.NODE_CLASS_MAPPINGS)
+        assert path.read_text(encoding="utf-8") == written, f"run: python quickstart.py --run {prompts.__file__}"
+
+
+def test_every_workflow_runs_as_it_is(run_file, saved, tmp_path):
     """Or lacks nothing but the checkpoints."""
-    for name, text in workflows().items():
-        message = run_file(quickstart, tmp_path / name, text, name)
+    for name, text in saved.items():
+        message = run_file(tmp_path / name, text, name)
         assert message is None or all("Value not in list" in told for told in message.split("; ")), (name, message)
 
 
-def test_a_refusal_names_every_node_whatever_files_the_host_has(quickstart):
+def test_a_refusal_names_every_node_whatever_files_the_host_has():
     files = [f"{number}.safetensors" for number in range(500)]
     errors = {
         node: {"class_type": node, "errors": [{"message": "Value not in list", "details": f"x: 'y' not in {files}"}]}
         for node in ("CLIPLoader", "VAELoader")
     }
-    told = quickstart.refusal(json.dumps({"error": {"message": "no"}, "node_errors": errors}).encode())
+    told = demo_server.refusal(json.dumps({"error": {"message": "no"}, "node_errors": errors}).encode())
     assert told.startswith("CLIPLoader: Value not in list, x: 'y' not in ['0.safetensors'") and len(told) < 450
     assert "; VAELoader: Value not in list, x: 'y' not in [" in told and told.endswith("'499.safetensors']")
 
 
-def test_widgets_that_an_old_file_lacks_are_at_their_defaults(host, quickstart):
+def test_widgets_that_an_old_file_lacks_are_at_their_defaults(host, declared):
     """As the page has it: values are saved by position, and only ever appended."""
-    info = {name: {"input": cls.INPUT_TYPES()} for name, cls in needed(host).items()}
     checked = 0
     for text in workflows().values():
-        whole = quickstart.to_prompt(json.loads(text), info)
+        whole = prompts.to_prompt(json.loads(text), declared)
         workflow = json.loads(text)
         for node in workflow["nodes"]:
             if node["type"] in NODES:
                 node["widgets_values"] = node["widgets_values"][:1]
-        for name, entry in quickstart.to_prompt(workflow, info).items():
+        for name, entry in prompts.to_prompt(workflow, declared).items():
             kinds = widgets(host, entry["class_type"]) if entry["class_type"] in NODES else []
             for place, item in enumerate(kinds):
                 linked = isinstance(whole[name]["inputs"][item.id], list)
@@ -121,31 +135,30 @@ def test_widgets_that_an_old_file_lacks_are_at_their_defaults(host, quickstart):
     assert checked > 50
 
 
-def test_workflow_files_cut_off_anywhere(quickstart, tmp_path):
+def test_workflow_files_cut_off_anywhere(run_file, saved, tmp_path):
     generator = random.Random(SEED)
-    for name, text in workflows().items():
+    for name, text in saved.items():
         for end in [0, 1, 2, *generator.sample(range(3, len(text.rstrip()) - 1), 8)]:
-            message = run_file(quickstart, tmp_path / name, text[:end], f"seed {SEED}, {name} cut at {end}")
+            message = run_file(tmp_path / name, text[:end], f"seed {SEED}, {name} cut at {end}")
             assert message is not None and name in message
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "null", "[]", "3", '"x"', "{}", '{"nodes": 3}', '{"nodes": [], "links": []}', "[" * 100000,
+        "", "null", "[]", "3", '"x"', "{}", '{"1": 3}', '{"nodes": [], "links": []}', "[" * 100000,
         "\udcff\udcfe{}", "\x00",
     ],
     ids=lambda text: ascii(text[:12]),
 )
-def test_files_that_hold_no_workflow(quickstart, tmp_path, text):
-    message = run_file(quickstart, tmp_path / "workflow.json", text, repr(text[:20]))
-    assert message is not None or text == '{"nodes": [], "links": []}'
+def test_files_that_hold_no_workflow(run_file, tmp_path, text):
+    assert run_file(tmp_path / "workflow.json", text, repr(text[:20])) is not None
 
 
-def test_a_workflow_file_that_is_gone(quickstart, tmp_path):
-    quickstart.WORKFLOW = tmp_path / "gone.json"
-    with pytest.raises(quickstart.QuickstartError, match=r"gone\.json.*\.$"):
-        quickstart.make_pictures(None, None)
+def test_a_workflow_file_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_server, "PROMPT", tmp_path / "gone.json")
+    with pytest.raises(demo_server.QuickstartError, match=r"gone\.json.*\.$"):
+        demo_server.make_pictures(None, None)
 
 
 def edited(generator, value):
@@ -172,24 +185,16 @@ def edited(generator, value):
         return value, f"{what} at {path}"
 
 
-def test_workflow_files_with_random_edits(quickstart, tmp_path):
+def test_workflow_files_with_random_edits(run_file, saved, tmp_path):
     generator = random.Random(SEED)
-    parsed = {name: json.loads(text) for name, text in workflows().items()}
+    parsed = {name: json.loads(text) for name, text in saved.items()}
     for number in range(400):
         name = generator.choice(sorted(parsed))
         workflow, told = parsed[name], []
         for _ in range(generator.randint(1, 3)):
             workflow, where = edited(generator, workflow)
             told.append(where)
-        run_file(quickstart, tmp_path / name, json.dumps(workflow), f"seed {SEED}, edit {number} of {name}: {told}")
-
-
-def another_copy(quickstart):
-    """The script's own functions, which the fixture replaces."""
-    spec = importlib.util.spec_from_file_location("quickstart", quickstart.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        run_file(tmp_path / name, json.dumps(workflow), f"seed {SEED}, edit {number} of {name}: {told}")
 
 
 @contextlib.contextmanager
@@ -241,20 +246,18 @@ FAILED = {"status": {"messages": [["execution_error", ERROR]]}}
         (None, b"", None, "stopped answering; run again with --serve to see why."),
     ],
 )
-def test_a_server_that_refuses_or_fails_is_a_sentence(quickstart, status, body, length, told):
-    script = another_copy(quickstart)
-    with answering(status, body, length) as address, pytest.raises(script.QuickstartError) as caught:
-        script.execute(address, None, {})
+def test_a_server_that_refuses_or_fails_is_a_sentence(status, body, length, told):
+    with answering(status, body, length) as address, pytest.raises(demo_server.QuickstartError) as caught:
+        demo_server.execute(address, None, {})
     assert str(caught.value).endswith(told)
 
 
-def test_a_server_that_has_gone_is_a_sentence(quickstart):
+def test_a_server_that_has_gone_is_a_sentence():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    script = another_copy(quickstart)
-    with pytest.raises(script.QuickstartError, match=r"stopped answering.*\.$"):
-        script.execute(address, None, {})
+    with pytest.raises(demo_server.QuickstartError, match=r"stopped answering.*\.$"):
+        demo_server.execute(address, None, {})
 
 
 # --- Nothing is evaluated --------------------------------------------------------------------------------------------

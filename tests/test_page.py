@@ -6,7 +6,9 @@ import math
 import os
 import re
 
+import demo_server
 import page as driver
+import prompts
 import pytest
 from pack import ROOT
 
@@ -99,9 +101,9 @@ def kept_settings(tab):
 @pytest.fixture
 def new_outputs():
     """Removes what a test has saved."""
-    before = set(quickstart.OUTPUT.iterdir()) if quickstart.OUTPUT.exists() else set()
+    before = set(demo_server.OUTPUT.iterdir()) if demo_server.OUTPUT.exists() else set()
     yield
-    for path in set(quickstart.OUTPUT.iterdir()) - before:
+    for path in set(demo_server.OUTPUT.iterdir()) - before:
         path.unlink()
 
 
@@ -323,7 +325,7 @@ def inputs_of(info):
 
 
 def test_these_are_the_nodes_of_the_pack(address):
-    info = quickstart.get_json(f"{address}/object_info")
+    info = demo_server.get_json(f"{address}/object_info")
     own = {
         name for name, node in info.items()
         if node["python_module"] == f"custom_nodes.{ROOT.name}" and not node["dev_only"]
@@ -360,7 +362,7 @@ def plain(markdown):
 
 
 def test_every_input_has_a_tooltip(address):
-    info = quickstart.get_json(f"{address}/object_info")
+    info = demo_server.get_json(f"{address}/object_info")
     for node in NODES:
         for name, options in inputs_of(info[node]).items():
             assert len(options.get("tooltip", "")) > 10, f"{node}.{name}"
@@ -368,8 +370,8 @@ def test_every_input_has_a_tooltip(address):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_input_has_a_tooltip_in_the_language(address, language):
-    info = quickstart.get_json(f"{address}/object_info")
-    translated = quickstart.get_json(f"{address}/i18n")[language]["nodeDefs"]
+    info = demo_server.get_json(f"{address}/object_info")
+    translated = demo_server.get_json(f"{address}/i18n")[language]["nodeDefs"]
     for node in NODES:
         assert translated[node]["display_name"] and translated[node]["description"]
         for name, options in inputs_of(info[node]).items():
@@ -438,25 +440,9 @@ def test_a_graph_with_fewer_widgets_has_the_rest_at_their_defaults(tab, address)
     }
 
 
-# --- The browser -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(os.name == "nt", reason="apt-get is not on Windows")
-@pytest.mark.parametrize("works", [True, False])
-def test_a_missing_browser_is_installed_or_done_without(tmp_path, monkeypatch, capsys, works):
-    installer = tmp_path / "apt-get"
-    effect = f"[ $1 = update ] || /bin/cp $0 {tmp_path}/chromium" if works else "exit 1"
-    installer.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n{effect}\n')
-    installer.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert quickstart.find_browser() is None
-    quickstart.provide_browser()
-    said = capsys.readouterr().out.strip().splitlines()
-    assert quickstart.find_browser() == (str(tmp_path / "chromium") if works else None)
-    assert len(said) == (1 if works else 2)
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert asked == ["update", "install -y --no-install-recommends chromium fonts-dejavu-core"][: 2 if works else 1]
-    if works:
-        quickstart.provide_browser()
-        assert (tmp_path / "asked").read_text().splitlines() == asked
+@pytest.mark.parametrize("path", sorted(prompts.API.glob("*.json")), ids=lambda path: path.stem)
+def test_the_api_file_of_a_template_is_what_the_page_sends(tab, address, path):
+    driver.open_template(tab, address, path.stem)
+    sent = tab.evaluate("() => app.graphToPrompt()")["output"]
+    sent = {name: {"class_type": node["class_type"], "inputs": node["inputs"]} for name, node in sent.items()}
+    assert sent == json.loads(path.read_text(encoding="utf-8"))

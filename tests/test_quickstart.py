@@ -1,12 +1,13 @@
 """quickstart.py: the main job as a stranger runs it, and one sentence for everything that can go wrong."""
 
-import importlib.util
 import os
 import subprocess
 import sys
-import tarfile
 import urllib.request
 
+import demo_server
+import page
+import prompts
 import pytest
 from pack import ROOT
 
@@ -15,10 +16,7 @@ SCRIPT = ROOT / "quickstart.py"
 
 @pytest.fixture(scope="module")
 def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return page.load_quickstart()
 
 
 def run(*arguments, **environment):
@@ -86,58 +84,18 @@ def test_the_comfyui_it_sits_in_is_used(quickstart, tmp_path, monkeypatch):
 
 
 def test_without_a_network_it_says_so_and_leaves_nothing(tmp_path):
+    """Neither uv nor, where the user has one, anything else is half there."""
     refused(
-        run(COMFYUI_PATH=None, XDG_CACHE_HOME=str(tmp_path), PIP_NO_INDEX="1", PIP_FIND_LINKS=None),
-        "download ComfyUI", "network",
+        run(COMFYUI_PATH=None, XDG_CACHE_HOME=str(tmp_path), PIP_NO_INDEX="1", PIP_FIND_LINKS=None, PATH=""),
+        "install uv", "network",
     )
     assert list((tmp_path / "saddle-free-guidance").iterdir()) == []
 
 
-def test_too_little_disk_is_said_before_anything_is_fetched(quickstart, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "DISK_NEEDED", 2**60)
-    with pytest.raises(quickstart.QuickstartError, match=r"GB free and the private ComfyUI needs"):
-        quickstart.install_host(tmp_path / "cache" / "host")
-    assert list((tmp_path / "cache").iterdir()) == []
+# --- The page and its server -----------------------------------------------------------------------------------------
 
 
-def test_a_cache_that_cannot_be_made_is_named(quickstart, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(quickstart.QuickstartError, match=r"cache folder .*file cannot be made"):
-        quickstart.install_host(tmp_path / "file" / "host")
-
-
-def test_a_failing_step_leaves_nothing_half_installed(quickstart, tmp_path, monkeypatch):
-    def fill(building):
-        (building / "half").write_text("")
-        raise quickstart.QuickstartError("stopped")
-
-    monkeypatch.setattr(quickstart, "fill_host", fill)
-    with pytest.raises(quickstart.QuickstartError):
-        quickstart.install_host(tmp_path / "host")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_broken_archive_is_refused(quickstart, tmp_path):
-    archive = tmp_path / "comfy.tar.gz"
-    archive.write_bytes(b"not an archive")
-    with pytest.raises(quickstart.QuickstartError, match=r"broken or not the expected one"):
-        quickstart.check_digest(archive)
-    with pytest.raises(quickstart.QuickstartError, match=r"cannot be unpacked"):
-        quickstart.unpack_archive(archive, tmp_path / "out")
-
-
-def test_an_archive_that_reaches_outside_is_refused(quickstart, tmp_path):
-    evil = tmp_path / "evil.py"
-    evil.write_text("")
-    archive = tmp_path / "comfy.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(evil, "x/vendor/ComfyUI/../../../escaped.py")
-    with pytest.raises(quickstart.QuickstartError, match=r"outside its folder"):
-        quickstart.unpack_archive(archive, tmp_path / "a" / "b" / "out")
-    assert not list(tmp_path.rglob("escaped.py"))
-
-
-def test_a_taken_port_is_named(quickstart):
+def test_a_taken_port_is_named():
     import socket
 
     with socket.socket() as listener:
@@ -146,9 +104,9 @@ def test_a_taken_port_is_named(quickstart):
         refused(run("--serve", "--port", str(listener.getsockname()[1])), "in use", "--port")
 
 
-def check_what_the_page_needs(quickstart, address):
+def check_what_the_page_needs(address):
     """The server knows every template of the pack, and hands out their thumbnails and the help pages."""
-    templates = quickstart.get_json(f"{address}/workflow_templates")
+    templates = demo_server.get_json(f"{address}/workflow_templates")
     names = {path.stem for path in (ROOT / "workflows").glob("*.json")}
     assert {"quickstart", "auto-guidance", "saddle-free-plus-auto-guidance"} <= names == set(templates[ROOT.name])
     paths = [f"/api/workflow_templates/{ROOT.name}/{name}.jpg" for name in names]
@@ -159,33 +117,32 @@ def check_what_the_page_needs(quickstart, address):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
-def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server(quickstart):
-    port = quickstart.free_port()
+def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server():
+    port = demo_server.free_port()
     command = [sys.executable, str(SCRIPT), "--serve", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             link = next(line.removeprefix("Open ").strip() for line in process.stdout if line.startswith("Open "))
             assert link == f"http://127.0.0.1:{port}/?template=quickstart&source={ROOT.name}"
-            check_what_the_page_needs(quickstart, f"http://127.0.0.1:{port}")
+            check_what_the_page_needs(f"http://127.0.0.1:{port}")
         finally:
             process.terminate()
         assert process.wait(30) == 0
-    assert not quickstart.port_is_taken(port)
+    assert not demo_server.port_is_taken(port)
 
 
 def test_the_templates_run_as_the_page_sends_them(quickstart):
     """Each template, fetched from a server as the page does, makes one picture with differing panels."""
     from PIL import Image
 
-    quickstart.OUTPUT.mkdir(exist_ok=True)
+    demo_server.OUTPUT.mkdir(exist_ok=True)
     comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
-    port = quickstart.free_port()
-    with quickstart.server(comfyui, python, port) as (address, process):
-        info = quickstart.get_json(f"{address}/object_info")
+    with demo_server.server(comfyui, python, demo_server.free_port()) as (address, process):
+        declared = {name: node["input"] for name, node in demo_server.get_json(f"{address}/object_info").items()}
         for name in ("auto-guidance", "saddle-free-plus-auto-guidance"):
-            workflow = quickstart.get_json(f"{address}/api/workflow_templates/{ROOT.name}/{name}.json")
-            (image,) = quickstart.execute(address, process, quickstart.to_prompt(workflow, info))
-            path = quickstart.OUTPUT / image["subfolder"] / image["filename"]
+            workflow = demo_server.get_json(f"{address}/api/workflow_templates/{ROOT.name}/{name}.json")
+            (image,) = demo_server.execute(address, process, prompts.to_prompt(workflow, declared))
+            path = demo_server.OUTPUT / image["subfolder"] / image["filename"]
             with Image.open(path) as picture:
                 panels = (picture.width + 24) // (402 + 24)
                 assert (panels, picture.height) == (3 if name == "auto-guidance" else 4, 402)
@@ -195,7 +152,7 @@ def test_the_templates_run_as_the_page_sends_them(quickstart):
             os.remove(path)
 
 
-def test_workflow_widgets_land_on_their_inputs(quickstart):
+def test_workflow_widgets_land_on_their_inputs():
     workflow = {
         "links": [[1, 1, 0, 2, 0, "MODEL"]],
         "nodes": [
@@ -211,19 +168,89 @@ def test_workflow_widgets_land_on_their_inputs(quickstart):
             {"id": 3, "type": "Note", "widgets_values": ["text"]},
         ],
     }
-    info = {
-        "Source": {"input": {}},
+    declared = {
+        "Source": {},
         "Sampler": {
-            "input": {
-                "required": {
-                    "model": ["MODEL"], "seed": ["INT", {"control_after_generate": True}], "steps": ["INT"],
-                }
-            }
+            "required": {"model": ["MODEL"], "seed": ["INT", {"control_after_generate": True}], "steps": ["INT"]},
         },
     }
-    assert quickstart.to_prompt(workflow, info) == {
+    assert prompts.to_prompt(workflow, declared) == {
         "1": {"class_type": "Source", "inputs": {}},
         "2": {"class_type": "Sampler", "inputs": {"model": ["1", 0], "seed": 5, "steps": 8}},
     }
-    with pytest.raises(quickstart.QuickstartError, match="node Sampler"):
-        quickstart.to_prompt(workflow, {"Source": {"input": {}}})
+
+
+# --- The tests -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, passed",
+    [
+        ([], ["-c"]),
+        (["--all", "-x"], ["-x", "-m", ""]),
+        (["--no-browser"], [f"--ignore={ROOT / 'tests' / 'test_page.py'}"]),
+    ],
+)
+def test_what_is_passed_on_to_pytest(quickstart, monkeypatch, capsys, arguments, passed):
+    commands, browsers = [], []
+    monkeypatch.setattr(quickstart, "provide_test_tools", lambda python: None)
+    monkeypatch.setattr(quickstart, "provide_browser", lambda: browsers.append("provided"))
+    monkeypatch.setattr(quickstart, "in_host", lambda comfyui, command: commands.append(command) or 0)
+    assert quickstart.run_tests("ComfyUI", "python", arguments) == 0
+    (command,) = commands
+    assert command[:5] == ["python", "-m", "pytest", "-c", str(ROOT / "tests" / "pytest.ini")]
+    assert str(ROOT / "tests") in command and set(passed) <= set(command)
+    assert not {"--all", "--no-browser"} & set(command)
+    left_out = "--no-browser" in arguments
+    assert browsers == ([] if left_out else ["provided"])
+    assert ("are left out, as --no-browser says" in capsys.readouterr().out) == left_out
+
+
+@pytest.mark.parametrize("options, ran", [([], 1), (["-m", ""], 2)])
+def test_long_tests_run_with_all_only(tmp_path, options, ran):
+    (tmp_path / "test_two.py").write_text(
+        "import pytest\ndef test_short(): pass\n@pytest.mark.long\ndef test_long(): pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "tests" / "pytest.ini"), "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, *options, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0 and f"{ran} passed" in done.stdout, done.stdout
+
+
+def test_another_environment_is_told_what_it_lacks_and_left_alone(quickstart, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(quickstart.QuickstartError, match=r"lacks the test tools; run: .* pip install -r .*tests\.in"):
+        quickstart.provide_test_tools(str(python))
+
+
+def test_a_missing_browser_is_named_where_it_may_not_be_installed(quickstart, tmp_path, monkeypatch, capsys):
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
+    quickstart.provide_browser()
+    assert capsys.readouterr().out == (
+        "No browser (chromium, chromium-browser, google-chrome) is on the PATH: the tests of the page cannot run.\n"
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="apt-get is not on Windows")
+@pytest.mark.parametrize("works", [True, False])
+def test_a_missing_browser_is_installed_or_done_without(quickstart, tmp_path, monkeypatch, capsys, works):
+    installer = tmp_path / "apt-get"
+    effect = f"[ $1 = update ] || /bin/cp $0 {tmp_path}/chromium" if works else "exit 1"
+    installer.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n{effect}\n')
+    installer.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert quickstart.find_browser() is None
+    quickstart.provide_browser()
+    said = capsys.readouterr().out.strip().splitlines()
+    assert quickstart.find_browser() == (str(tmp_path / "chromium") if works else None)
+    assert len(said) == (1 if works else 2)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["update", "install -y --no-install-recommends chromium fonts-dejavu-core"][: 2 if works else 1]
+    if works:
+        quickstart.provide_browser()
+        assert (tmp_path / "asked").read_text().splitlines() == asked

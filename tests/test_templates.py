@@ -1,12 +1,12 @@
 """Every workflow template: what the page needs of it, and what it makes in the real host from stand-in models."""
 
 import copy
-import importlib.util
 import itertools
 import json
 import re
 from collections import Counter
 
+import prompts
 import pytest
 import template_stand_ins
 import torch
@@ -49,14 +49,11 @@ SAVED = {  # prefix of the files, how many of them, and their size
 @pytest.fixture(scope="module")
 def to_prompt(host):
     """What the page sends when Run is pressed, once every file that a template names is there."""
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "quickstart.py")
-    quickstart = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(quickstart)
     template_stand_ins.write_template_files(host.models)
 
     def convert(workflow):
         types = {node["type"] for node in workflow["nodes"]} & set(host.nodes.NODE_CLASS_MAPPINGS)
-        return quickstart.to_prompt(workflow, {name: {"input": host.node(name).INPUT_TYPES()} for name in types})
+        return prompts.to_prompt(workflow, {name: host.node(name).INPUT_TYPES() for name in types})
 
     return convert
 
