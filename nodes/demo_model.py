@@ -146,8 +146,8 @@ class SaddleFreeDemoModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "digit", options=[NO_CLASS, *map(str, range(CLASSES))], default=NO_CLASS,
-                    tooltip="The digits model alone: which digit you want. none is off: it draws any digit, and "
-                    "guidance shows most.",
+                    tooltip="Which digit you get from the digits model. none is off: any digit, which is where "
+                    "guidance shows most. The emoji model ignores it.",
                 ),
                 *_appended_inputs(),
             ],
@@ -176,22 +176,24 @@ class SaddleFreeDemoModel(io.ComfyNode):
 def _appended_inputs():
     """The inputs that graphs of the first release do not have.
 
-    A page gives such a graph the defaults, and a prompt without them leaves them out, so both must mean the digits model;
-    nodes/web/demo_model.js lets a node that is newly placed start with emoji.
+    A page gives such a graph the defaults, and a prompt without them leaves them out, so both must mean the digits
+    model; nodes/web/demo_model.js lets a node that is newly placed start with emoji.
     """
     return [
         io.Combo.Input(
             "model", options=["emoji", "digits"], default="digits", optional=True,
-            tooltip="What the model draws: emoji at 64x64 pixels, or handwritten digits at 32x32. Neither is off: "
-            "the node always loads one of the two.",
+            tooltip="What you want pictures of: emoji of 64x64 pixels, or handwritten digits of 32x32. Give the "
+            "sampler an empty latent of that size.",
         ),
         io.Combo.Input(
             "kind", options=[ANY, *KINDS], default=ANY, optional=True,
-            tooltip="The emoji model alone: what you want to see. any is off: it draws all kinds, and guidance shows "
-            "most.",
+            tooltip="Which kind of emoji you get. any is off: all kinds, which is where guidance shows most. The "
+            "digits model ignores it.",
         ),
         io.Combo.Input(
             "style", options=[ANY, *STYLES], default=ANY, optional=True,
-            tooltip="The emoji model alone: whose way of drawing you want. any is off: it draws in all styles.",
+            tooltip="Whose way of drawing emoji you get: noto and blob are Google's, the fluent ones Microsoft's, "
+            "twemoji Twitter's, emojitwo EmojiOne's, fxemoji Mozilla's. any is off: all styles. The digits "
+            "model ignores it.",
         ),
     ]

@@ -7,9 +7,9 @@ from torch import nn
 from .demo_network import ResidualBlock, require_sides, run_middle, waves
 
 KINDS = (
-    "happy face", "moody face", "creature", "cat", "heart", "mammal", "bird", "reptile", "sea animal", "insect", "flower",
-    "plant", "fruit", "vegetable", "meal", "sweet", "drink", "landscape", "building", "land vehicle", "boat", "aircraft",
-    "weather", "party", "sport", "game", "music", "clothing", "device", "book", "tool",
+    "happy face", "moody face", "creature", "cat", "heart", "mammal", "bird", "reptile", "sea animal", "insect",
+    "flower", "plant", "fruit", "vegetable", "meal", "sweet", "drink", "landscape", "building", "land vehicle", "boat",
+    "aircraft", "weather", "party", "sport", "game", "music", "clothing", "device", "book", "tool",
 )
 STYLES = ("noto", "blob", "fluent3d", "fluent", "fluentflat", "twemoji", "emojitwo", "fxemoji")
 LABELS = len(KINDS) + len(STYLES)
@@ -22,8 +22,8 @@ class EmojiUNet(nn.Module):
     """Preconditioned network F(c_in * x, c_noise, labels) of Karras et al. 2022 (EDM), eq. 7.
 
     x: [B, 3, 64, 64]; timesteps: c_noise, [B]; context: [B, tokens, 39] weights of the kinds, then of the styles, all
-    zero for no label. Tokens are averaged, so that combined and concatenated conditions mean a mixture. The middle blocks
-    can be replaced as the host's DiT blocks can, by ("double_block", index).
+    zero for no label. Tokens are averaged, so that combined and concatenated conditions mean a mixture. The middle
+    blocks can be replaced as the host's DiT blocks can, by ("double_block", index).
     augments: how many numbers tell the network in training what was done to a picture, as in EDM, appendix F.2.
     `operations` lets the host choose the layers that cast weights; torch's own by default.
     """
@@ -52,7 +52,8 @@ class EmojiUNet(nn.Module):
         )
         self.middle = nn.ModuleList(block(third, third) for _ in range(blocks))
         self.up = nn.ModuleList(
-            ops.ConvTranspose2d(wider, wide, 2, stride=2, **factory) for wider, wide in ((third, second), (second, first))
+            ops.ConvTranspose2d(wider, wide, 2, stride=2, **factory)
+            for wider, wide in ((third, second), (second, first))
         )
         self.decoder = nn.ModuleList([block(2 * second, second), block(2 * first, first, False)])
         self.exit_norm = ops.GroupNorm(8, first, **factory)
