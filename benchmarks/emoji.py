@@ -3,6 +3,7 @@
 The pictures are not in the repository: benchmarks/emoji_data.py makes a file of them.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class Emoji:
         """The places of those that are not."""
         return self.held.nonzero().flatten()
 
+    def to(self, device):
+        """The same pictures on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return dataclasses.replace(self, **moved)
+
     def pictures(self, places):
         """Pictures [B, 3, 64, 64] in [-1, 1]."""
         rgba = self.rgba[places].float() / 255
@@ -63,7 +69,7 @@ def load_emoji(path=DATA):
 
 def without_some_labels(labels, sizes, dropout, generator):
     """Labels [B, 1, kinds + styles] of which a share `dropout` has none, and 0.7 times as many each one of the two."""
-    chance = torch.rand(len(labels), 1, 1, generator=generator)
+    chance = torch.rand(len(labels), 1, 1, generator=generator, device=generator.device)
     kinds, styles = labels.split(sizes, dim=2)
     has_kind = chance >= 1.7 * dropout
     has_style = (chance >= dropout) & ((chance < 1.7 * dropout) | (chance >= 2.4 * dropout))
@@ -100,13 +106,16 @@ class _Draws:
     chance: float
 
     def normal(self):
-        return torch.randn(self.count, generator=self.generator)
+        return torch.randn(self.count, generator=self.generator, device=self.generator.device)
 
     def some(self):
-        return (torch.rand(self.count, generator=self.generator) < self.chance).float()
+        return (self._uniform() < self.chance).float()
 
     def mirror(self):
-        return 1 - 2 * (torch.rand(self.count, generator=self.generator) < 0.5).float()
+        return 1 - 2 * (self._uniform() < 0.5).float()
+
+    def _uniform(self):
+        return torch.rand(self.count, generator=self.generator, device=self.generator.device)
 
 
 def _affine(scale, stretch, turn, right, down, mirror):

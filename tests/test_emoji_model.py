@@ -76,7 +76,7 @@ def test_each_name_loads_its_network_and_weak_ones_are_smaller(host):
         assert patcher.model.model_sampling.sigma_data == (0.56 if "emoji" in name else 0.5)
         assert patcher.model.model_sampling.sigma_max.item() == pytest.approx(40)
         sizes[name] = sum(value.numel() for value in patcher.model.diffusion_model.parameters())
-    assert sizes["emoji"] == 6_291_900 and sizes["emoji-weak"] == 1_051_920
+    assert sizes["emoji"] == 6_287_268 and sizes["emoji-weak"] == 1_048_412
 
 
 # --- Labels ----------------------------------------------------------------------------------------------------------
