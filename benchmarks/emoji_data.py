@@ -177,9 +177,9 @@ def sources(archives, listed):
 
 def drawn(picture):
     """A picture [64, 64, 4] uint8 with alpha of an SVG or of the bytes of a file, or None where there is nothing to see."""
-    import resvg_py
-
     if isinstance(picture, str):
+        import resvg_py
+
         try:
             picture = bytes(resvg_py.svg_to_bytes(svg_string=picture, width=DRAWN, skip_system_fonts=True))
         except ValueError:
