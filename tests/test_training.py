@@ -25,8 +25,9 @@ def few(tmp_path_factory):
     rgba[:, 3, 8:56, 8:56] = 255
     name = np.arange(12) // 2
     np.savez(
-        path, rgba=rgba, name=name, kind=name % 31, style=np.arange(12) % 8, held=name >= 4, names=np.arange(6).astype(str),
-        kinds=np.array(recipes.emoji_network.KINDS), styles=np.array(recipes.emoji_network.STYLES),
+        path, rgba=rgba, name=name, kind=name % 31, style=np.arange(12) % 8, held=name >= 4,
+        names=np.arange(6).astype(str), kinds=np.array(recipes.emoji_network.KINDS),
+        styles=np.array(recipes.emoji_network.STYLES),
     )
     return path
 
