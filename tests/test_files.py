@@ -114,7 +114,7 @@ def test_widgets_that_an_old_file_lacks_are_at_their_defaults(host, quickstart):
         for name, entry in quickstart.to_prompt(workflow, info).items():
             kinds = widgets(host, entry["class_type"]) if entry["class_type"] in NODES else []
             for place, item in enumerate(kinds):
-                if item.id not in whole[name]["inputs"]:  # the file is older than the input, which the node then defaults
+                if item.id not in whole[name]["inputs"]:  # the file is older than the input
                     assert item.optional and item.id not in entry["inputs"]
                     continue
                 linked = isinstance(whole[name]["inputs"][item.id], list)
