@@ -1,10 +1,12 @@
 """A small digit classifier: it names digits in generated images, and its features are the space of the metrics.
 
-    python quickstart.py --run benchmarks/classifier.py
+    python quickstart.py --run benchmarks/classifier.py [--model emoji]
 
-trains it on the coloured digits and writes benchmarks/data/classifier.safetensors.
+trains it on the coloured digits and writes benchmarks/data/classifier.safetensors; or trains that of the emoji, and measures
+the real ones anew with it.
 """
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -81,8 +83,27 @@ def train(steps=1500, batch=128):
     return classifier.eval(), accuracy(classifier, colour(digits[held_out], generator), labels[held_out])
 
 
+def train_emoji(steps):
+    """The same for the emoji, whose real pictures are then measured with it."""
+    import demos
+    import emoji
+    import emoji_classifier
+
+    classifier, scores = emoji_classifier.train(emoji.load_emoji(), steps)
+    emoji_classifier.save(classifier, {"steps": steps, "batch": 512, "accuracy": scores})
+    demos.write_emoji_real()
+    print(f"accuracy on all real emoji: {scores}")
+
+
 def main():
-    classifier, score = train()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("digits", "emoji"), default="digits")
+    parser.add_argument("--steps", type=int, help="(default: 1500, for emoji 1250)")
+    arguments = parser.parse_args()
+    if arguments.model == "emoji":
+        train_emoji(arguments.steps or 1250)
+        return
+    classifier, score = train(arguments.steps or 1500)
     save_file({key: value.half().contiguous() for key, value in classifier.state_dict().items()}, WEIGHTS)
     print(f"accuracy on held-out digits: {score:.4f}")
 

@@ -9,7 +9,8 @@ import statistics
 from pathlib import Path
 
 import torch
-from measuring import CLASSES, REAL_SEED, Method, auto, measure_row, saddle_free
+from demos import DEMOS, REAL_SEED
+from measuring import Method, auto, measure_row, saddle_free
 from metrics import frechet_distance
 from tqdm import tqdm
 
@@ -149,8 +150,9 @@ def measured(setting, task, steps, seed, context):
     models, classifier, real, arguments = context
     changed = {"steps": steps, "task": task}
     if task == "conditional":
-        size = max(arguments.samples // CLASSES, 1)
-        changed |= {"samples": size * CLASSES, "batch": size, "alike": size}
+        groups = DEMOS[arguments.model].groups
+        size = max(arguments.samples // groups, 1)
+        changed |= {"samples": size * groups, "batch": size, "alike": size}
     values = measure_row(setting.method(), models, classifier, real, seed, argparse.Namespace(**(vars(arguments) | changed)))
     values["evaluations per step"] = values.pop("evaluations per image") / steps
     return {"task": task, "steps": steps, "method": setting.name, "scale": setting.scale, "seed": seed} | values
@@ -160,10 +162,10 @@ def front(context):
     """Measures what is missing, draws the plot and gives the tables."""
     real, arguments = context[2:]
     run(context, [arguments.task] if arguments.task else TASKS, arguments.steps or ALL_STEPS, arguments.front)
-    found, least = points(read(arguments.front)), distance_of_real(real, arguments.samples)
+    found, least = points(read(arguments.front)), distance_of_real(real.features, arguments.samples)
     plot(found, least)
     tables = [table(task, found[task]) for task in found]
-    return "\n\n".join([*tables, f"{arguments.samples} real digits have FD {least:.2f} themselves."])
+    return "\n\n".join([*tables, f"{arguments.samples} real {arguments.model} have FD {least:.2f} themselves."])
 
 
 def distance_of_real(real, count, draws=20):

@@ -4,12 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from classifier import accuracy, in_batches
-from digits import colour, load_digits
-from metrics import frechet_distance, precision_recall_density_coverage
-
-REAL_SEED = 123456
-CLASSES = 10
+from classifier import in_batches
+from demos import DEMOS, Digits
 
 
 @dataclass
@@ -79,24 +75,25 @@ class Counter:
 
 
 @torch.no_grad()
-def sample(model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras"):
-    """count images [count, 3, 32, 32] through the host's sampler; classes: [count], or None for no class.
+def sample(
+    model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras", demo=Digits
+):
+    """count images [count, 3, side, side] through the host's sampler; classes: [count], or None for no class.
 
     A batch of one class has one condition for all its images, so that they can be probed one by one.
     """
     import comfy.sample
-    from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning
 
-    images, negative = [], class_conditioning(NO_CLASS)
+    images, negative = [], [[torch.zeros(1, 1, demo.labels), {}]]
     for start in range(0, count, batch):
         size = min(batch, count - start)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
-        noise = torch.randn(size, 3, 32, 32, generator=generator)
+        noise = torch.randn(size, 3, demo.side, demo.side, generator=generator)
         positive = negative
         if classes is not None:
             asked = classes[start : start + size]
             asked = asked[:1] if (asked == asked[0]).all() else asked
-            positive = [[torch.nn.functional.one_hot(asked, CLASSES).float()[:, None], {}]]  # [1 or size, 1, 10]
+            positive = [[demo.weights(asked), {}]]  # [1 or size, 1, labels]
         images.append(
             comfy.sample.sample(
                 model, noise, steps, cfg, sampler, scheduler, positive, negative, torch.zeros_like(noise),
@@ -106,31 +103,19 @@ def sample(model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, 
     return torch.cat(images).clamp(-1, 1)
 
 
-def real_features(classifier):
-    """Features of all real digits in fixed random colours."""
-    digits, _ = load_digits()
-    generator = torch.Generator().manual_seed(REAL_SEED)
-    order = torch.randperm(len(digits), generator=generator)
-    return in_batches(classifier.features, colour(digits[order], generator))
-
-
-def measure(real, fake):
-    """The metrics of two sets of features as a dict; as many real ones as fake for the k-NN ones."""
-    return {"FD": frechet_distance(real, fake), **precision_recall_density_coverage(real[: len(fake)], fake)}
-
-
 def measure_row(row, models, classifier, real, seed, arguments):
     """The metrics of one row at one seed; with classes, so many images of one follow each other as `alike` says."""
-    classes = None
+    classes, demo = None, DEMOS[arguments.model]
     if arguments.task == "conditional":
-        classes = torch.arange(arguments.samples) // arguments.alike % CLASSES
+        classes = demo.classes(arguments.samples, arguments.alike)
     counter = Counter()
     guided = row.guide(*(counter.attach(model) for model in models), seed)
     images = sample(
         guided, arguments.samples, classes=classes, cfg=row.cfg, steps=round(arguments.steps * row.step_factor),
         seed=seed, batch=arguments.batch, sampler=arguments.sampler, scheduler=arguments.scheduler,
+        demo=demo,
     )
-    measured = measure(real, in_batches(classifier.features, images))
+    measured = real.measure(in_batches(classifier.features, images))
     if classes is not None:
-        measured["accuracy"] = accuracy(classifier, images, classes)
+        measured |= demo.accuracy(classifier, images, classes)
     return measured | {"evaluations per image": counter.images / arguments.samples}

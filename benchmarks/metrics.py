@@ -7,9 +7,19 @@ NEIGHBOURS = 5
 
 def frechet_distance(real, fake):
     """Frechet distance of two Gaussians fitted to real [N, F] and fake [M, F] (Heusel et al. 2017, eq. 6)."""
-    real, fake = real.double(), fake.double()
-    difference = (real.mean(dim=0) - fake.mean(dim=0)).square().sum()
-    covariance_real, covariance_fake = torch.cov(real.T), torch.cov(fake.T)
+    return distance_of_moments(moments(real), moments(fake))
+
+
+def moments(features):
+    """Mean [F] and covariance [F, F] of features [N, F], in float64."""
+    features = features.double()
+    return features.mean(dim=0), torch.cov(features.T)
+
+
+def distance_of_moments(real, fake):
+    """Frechet distance of two Gaussians, each given by its mean [F] and covariance [F, F]."""
+    (mean_real, covariance_real), (mean_fake, covariance_fake) = real, fake
+    difference = (mean_real - mean_fake).square().sum()
     root = _square_root(covariance_real)
     cross = torch.linalg.eigvalsh(root @ covariance_fake @ root).clamp(min=0).sqrt().sum()
     return (difference + covariance_real.trace() + covariance_fake.trace() - 2 * cross).item()

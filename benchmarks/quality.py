@@ -1,12 +1,13 @@
-"""Does guidance help? Samples the demo model in the real host and compares with real digits.
+"""Does guidance help? Samples a demo model in the real host and compares with real pictures.
 
     python quickstart.py --run benchmarks/quality.py
     python quickstart.py --run benchmarks/quality.py --task conditional --samples 500
+    python quickstart.py --run benchmarks/quality.py --model emoji --steps 8
 
 prints a table of the Frechet distance (FD, lower is better) and of k-NN precision, recall, density and coverage
-(higher is better) in the features of a digit classifier, mean and spread over seeds, and the model evaluations that
-an image cost. The conditional task asks for the ten digits in turn and also tells how many came out as the digit asked
-for. Each row depends on its own settings only, so --rows computes some of the table.
+(higher is better) in the features of a classifier of such pictures, mean and spread over seeds, and the model
+evaluations that an image cost. The conditional task asks for the ten digits in turn, or for kinds and styles of emoji
+as real ones have them, and also tells how many came out as asked. Each row depends on its own settings only, so --rows computes some of the table.
 
     python quickstart.py --run benchmarks/quality.py --front
 
@@ -21,8 +22,8 @@ from pathlib import Path
 
 import front
 import torch
-from classifier import load_classifier
-from measuring import Method, auto, both, measure_row, real_features, saddle_free, weakened
+from demos import DEMOS
+from measuring import Method, auto, both, measure_row, saddle_free, weakened
 from pack import enter_host, load_pack
 from tqdm import tqdm
 
@@ -56,12 +57,13 @@ def methods(task):
 
 
 def prepare(arguments):
-    """The model and the weak model, the classifier, the real features and the arguments."""
+    """The model and the weak model, the classifier, the real pictures and the arguments."""
     from saddle_free_guidance.nodes.demo_model import load_demo_model
 
-    classifier = load_classifier()
-    real = real_features(classifier)
-    models = [load_demo_model(name) for name in ("model", "weak")]
+    demo = DEMOS[arguments.model]
+    classifier = demo.load_classifier()
+    real = demo.real(classifier)
+    models = [load_demo_model(name) for name in demo.models]
     for model in models:
         model.model.diffusion_model.to(memory_format=torch.channels_last)  # a third faster on a CPU
         if arguments.dtype != "float32":
@@ -109,6 +111,7 @@ def table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=DEMOS, default="digits")
     parser.add_argument("--task", choices=front.TASKS, help="(default: unconditional, for the front both)")
     parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="only rows of these names, or with these parts in them")
     parser.add_argument(
@@ -136,7 +139,7 @@ def main():
     for steps in arguments.steps or [24]:
         arguments.steps = steps
         rows = run(context)
-        print(f"\n{arguments.task}, {arguments.sampler}, {steps} steps, {arguments.dtype}, {arguments.samples} images a "
+        print(f"\n{arguments.model}, {arguments.task}, {arguments.sampler}, {steps} steps, {arguments.dtype}, {arguments.samples} images a "
               f"seed, {arguments.seeds} seeds\n")
         print(table(rows))
 

@@ -1,9 +1,10 @@
-"""The models whose cost is measured: stand-ins of the tests, the demo model, and real sizes with random weights."""
+"""The models whose cost is measured: stand-ins of the tests, the demo models, and real sizes with random weights."""
 
 import dataclasses
 import functools
 
 import torch
+from demos import DEMOS
 
 STAND_INS = {
     "SD1.5": "sd15_middle", "SDXL": "sdxl", "SD3": "sd3", "SD3.5": "sd35", "FLUX.1-dev": "flux", "Wan 2.1": "wan",
@@ -83,13 +84,15 @@ def stand_in(name, family, models):
     return Subject(f"{name}, stand-in", *patchers, stand_ins.empty_latent(family), *conditions)
 
 
-def demo(batch):
-    """The demo model and its real weak one, asked for a digit."""
-    from saddle_free_guidance.nodes.demo_model import NO_CLASS, class_conditioning, load_demo_model
+def demo(batch, model="digits"):
+    """A demo model and its real weak one, asked for one thing."""
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
 
+    drawn = DEMOS[model]
+    positive = drawn.weights(torch.tensor([3]))
     return Subject(
-        f"demo, batch {batch}", load_demo_model("model"), load_demo_model("weak"), torch.zeros(batch, 3, 32, 32),
-        class_conditioning("3"), class_conditioning(NO_CLASS), "karras",
+        f"{'demo' if model == 'digits' else model}, batch {batch}", *map(load_demo_model, drawn.models),
+        torch.zeros(batch, 3, drawn.side, drawn.side), [[positive, {}]], [[torch.zeros_like(positive), {}]], "karras",
     )
 
 
@@ -139,6 +142,7 @@ def named(names, models):
     """Name and maker of each model to measure; names: parts of names, all where empty."""
     makers = {f"{name}, stand-in": functools.partial(stand_in, name, family, models) for name, family in STAND_INS.items()}
     makers |= {f"demo, batch {batch}": functools.partial(demo, batch) for batch in (1, 8)}
+    makers |= {f"emoji, batch {batch}": functools.partial(demo, batch, "emoji") for batch in (1, 8)}
     if torch.cuda.is_available():
         makers |= {name: functools.partial(real_size, name) for name in REAL_SIZES}
     return {name: maker for name, maker in makers.items() if any(part in name for part in names or [""])}

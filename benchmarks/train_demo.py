@@ -1,9 +1,11 @@
-"""Trains the demo model and its weak companion on the coloured digits.
+"""Trains a demo model and its weak companion.
 
     python quickstart.py --run benchmarks/train_demo.py
+    python quickstart.py --run benchmarks/emoji_data.py
+    python quickstart.py --run benchmarks/train_demo.py --model emoji
 
-The weak model is narrower and stops after a third of the steps, on the same batches. Stopped in the middle, the same
-command goes on from the last checkpoint. Runs on a GPU if there is one.
+The weak model is narrower and stops after a share of the steps, a third for the digits and a tenth for the emoji, on the
+same batches. Stopped in the middle, the same command goes on from the last checkpoint. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -13,51 +15,47 @@ import math
 from pathlib import Path
 
 import torch
-from digits import colour, load_digits
-from pack import ROOT, load_pack
+from pack import ROOT
+from recipes import RECIPES, denoise
 from safetensors.torch import save_file
 from tqdm import tqdm
-
-load_pack()
-from saddle_free_guidance.nodes.demo_network import CLASSES, SIGMA_DATA, DemoUNet, denoise
-
-WEAK_SHARE = 3
-LABEL_DROPOUT = 0.2
-SIGMA_LOG_MEAN, SIGMA_LOG_STD = -0.4, 1.5
-CONFIGS = {"model": {"width": 48, "blocks": 4}, "weak": {"width": 24, "blocks": 2}}
 
 
 class Student:
     """One network with its optimiser and the moving average that is shipped."""
 
-    def __init__(self, config, steps, learning_rate, device):
+    def __init__(self, recipe, config, steps, learning_rate, device):
+        self.recipe = recipe
         self.steps = steps
         self.learning_rate = learning_rate
-        self.network = DemoUNet(**config).to(device, memory_format=torch.channels_last)
+        self.network = recipe.network(**config).to(device, memory_format=torch.channels_last)
         for name, parameter in self.network.named_parameters():
             if name.endswith(("conv_out.weight", "projection.weight")) or name == "exit.weight":
                 torch.nn.init.zeros_(parameter)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.99))
+        self.optimiser = recipe.optimiser(self.network)
         self.loss = 1.0
 
-    def step(self, index, clean, noise, sigma, context):
-        warm = min(1.0, (index + 1) / 200)
-        rate = self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * index / self.steps))
+    def step(self, index, clean, noise, sigma, context, more):
+        recipe = self.recipe
+        warm = min(1.0, (index + 1) / recipe.warm)
+        fall = 0.5 * (1 + math.cos(math.pi * index / self.steps)) * (1 - recipe.last_rate) + recipe.last_rate
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
-        error = denoise(self.network, clean + sigma[:, None, None, None] * noise, sigma, context) - clean
+            group["lr"] = self.learning_rate * warm * fall
+        weight = (sigma**2 + recipe.sigma_data**2) / (sigma * recipe.sigma_data) ** 2
+        with torch.autocast(clean.device.type, torch.bfloat16, enabled=recipe.on_device and clean.is_cuda):
+            noisy = clean + sigma[:, None, None, None] * noise
+            error = denoise(self.network, noisy, sigma, context, recipe.sigma_data, **more).float() - clean
         loss = (weight * error.square().mean(dim=(1, 2, 3))).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.loss += 0.01 * (loss.item() - self.loss)
-        decay = min(0.999, (index + 1) / (index + 10))
+        kept = recipe.kept(index)
         with torch.no_grad():
             for mean, value in zip(self.average.parameters(), self.network.parameters()):
-                mean.lerp_(value, 1 - decay)
+                mean.lerp_(value, 1 - kept)
 
     def state(self):
         return {k: getattr(self, k).state_dict() for k in ("network", "average", "optimiser")} | {"loss": self.loss}
@@ -68,34 +66,44 @@ class Student:
         self.loss = state["loss"]
 
 
-def draw_batch(digits, labels, size, generator):
-    chosen = torch.randint(len(digits), (size,), generator=generator)
-    clean = colour(digits[chosen], generator)
-    context = torch.nn.functional.one_hot(labels[chosen], CLASSES).float()[:, None]  # [B, 1, 10]
-    context *= (torch.rand(size, 1, 1, generator=generator) >= LABEL_DROPOUT).float()
-    sigma = torch.exp(SIGMA_LOG_MEAN + SIGMA_LOG_STD * torch.randn(size, generator=generator))
-    return clean, torch.randn(clean.shape, generator=generator), sigma, context
+def draw_batch(recipe, data, size, index, device):
+    """Pictures, noise, sigma [B], label weights and what more the network is told, the same for the same index."""
+    generator = torch.Generator(device if recipe.on_device else "cpu").manual_seed(index)
+    clean, context, more = recipe.draw(data, size, generator)
+    mean, deviation = recipe.sigma_log
+    sigma = torch.exp(mean + deviation * torch.randn(size, generator=generator, device=generator.device))
+    noise = torch.randn(clean.shape, generator=generator, device=generator.device)
+    return *(tensor.to(device) for tensor in (clean, noise, sigma, context)), more
 
 
-def save_weights(students, folder, arguments, step):
-    folder.mkdir(parents=True, exist_ok=True)
+def save_weights(students, recipe, data, arguments):
+    """Writes the moving averages, in half precision, with what they are."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for name, student in students.items():
-        facts = CONFIGS[name] | {
-            "steps": min(step, student.steps), "batch": arguments.batch, "loss": round(student.loss, 4)
+        facts = {key: value for key, value in recipe.networks[name].items() if key not in recipe.not_shipped}
+        facts |= {"steps": student.steps, "batch": arguments.batch, "loss": round(student.loss, 4)}
+        facts |= recipe.facts(student.average, data)
+        weights = {
+            key: value.cpu().half().contiguous() for key, value in student.average.state_dict().items()
+            if not key.startswith(recipe.not_shipped)
         }
-        weights = {k: v.half().contiguous() for k, v in student.average.cpu().state_dict().items()}
-        save_file(weights, folder / f"{name}.safetensors", {"config": json.dumps(facts)})
+        save_file(weights, arguments.output / f"{name}.safetensors", {"config": json.dumps(facts)})
+
+
+def make_students(recipe, arguments, device):
+    """File name -> student; the weak one, which comes last, takes fewer steps."""
+    steps = arguments.steps, max(1, arguments.steps // recipe.weak_share)
+    return {
+        name: Student(recipe, config, count, arguments.learning_rate, device)
+        for (name, config), count in zip(recipe.networks.items(), steps)
+    }
 
 
 def train(arguments):
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Trains from the checkpoint, or from scratch, to the end and writes the weights."""
+    device, recipe = torch.device("cuda" if torch.cuda.is_available() else "cpu"), RECIPES[arguments.model]
     torch.manual_seed(0)
-    digits, labels = load_digits()
-    students = {
-        "model": Student(CONFIGS["model"], arguments.steps, arguments.learning_rate, device),
-        "weak": Student(CONFIGS["weak"], max(1, arguments.steps // WEAK_SHARE), arguments.learning_rate, device),
-    }
-    start = 0
+    data, students, start = recipe.load(arguments.data, device), make_students(recipe, arguments, device), 0
     if arguments.checkpoint.exists():
         saved = torch.load(arguments.checkpoint, weights_only=True)
         start = saved["step"]
@@ -103,8 +111,7 @@ def train(arguments):
             student.restore(saved[name])
     progress = tqdm(range(start, arguments.steps), initial=start, total=arguments.steps, unit="step")
     for index in progress:
-        batch = draw_batch(digits, labels, arguments.batch, torch.Generator().manual_seed(index))
-        batch = [tensor.to(device) for tensor in batch]
+        batch = draw_batch(recipe, data, arguments.batch, index, device)
         for student in students.values():
             if index < student.steps:
                 student.step(index, *batch)
@@ -115,18 +122,25 @@ def train(arguments):
             partial = arguments.checkpoint.with_suffix(".partial")
             torch.save({"step": done} | {name: student.state() for name, student in students.items()}, partial)
             partial.replace(arguments.checkpoint)
-    save_weights(students, arguments.output, arguments, arguments.steps)
+    save_weights(students, recipe, data, arguments)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--model", choices=RECIPES, default="digits")
+    parser.add_argument("--steps", type=int, help="(default: 6000, for emoji 8775)")
+    parser.add_argument("--batch", type=int, help="(default: 128, for emoji 768)")
+    parser.add_argument("--learning-rate", type=float, help="(default: 0.002, for emoji 0.0014)")
     parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--checkpoint", type=Path, default=Path("demo-training.pt"))
+    parser.add_argument("--checkpoint", type=Path, help="(default: demo-training.pt, for emoji emoji-training.pt)")
+    parser.add_argument("--data", type=Path, help="what benchmarks/emoji_data.py made, where it is not in its usual place")
     parser.add_argument("--output", type=Path, default=ROOT / "workflows" / "demo_model")
-    train(parser.parse_args())
+    arguments = parser.parse_args()
+    for name in ("steps", "batch", "learning_rate"):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, getattr(RECIPES[arguments.model], name))
+    arguments.checkpoint = arguments.checkpoint or Path(RECIPES[arguments.model].checkpoint)
+    train(arguments)
 
 
 if __name__ == "__main__":

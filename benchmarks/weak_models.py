@@ -17,7 +17,7 @@ from pathlib import Path
 
 import measuring
 import torch
-from classifier import load_classifier
+from demos import REAL_SEED, Digits
 from digits import colour, load_digits
 from pack import enter_host, load_pack
 from quality import line
@@ -118,7 +118,7 @@ def candidates(early):
 def push(model, weak):
     """Median over noise levels of the size of auto-guidance's correction to the first prediction at scale 2."""
     digits, _ = load_digits()
-    generator = torch.Generator().manual_seed(measuring.REAL_SEED)
+    generator = torch.Generator().manual_seed(REAL_SEED)
     clean = colour(digits[:64], generator)
     guided = measuring.node("AutoGuidance", model=model, weak_model=weak, scale=2.0)
     return torch.tensor(
@@ -164,14 +164,14 @@ def main():
     parser.add_argument("--samples", type=int, default=500)
     arguments = parser.parse_args()
     arguments = argparse.Namespace(
-        **vars(arguments), task="unconditional", steps=24, batch=250, sampler="euler", scheduler="karras"
+        **vars(arguments), model="digits", task="unconditional", steps=24, batch=250, sampler="euler", scheduler="karras"
     )
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
     load_pack()
     from saddle_free_guidance.nodes.demo_model import load_demo_model
 
-    classifier = load_classifier()
-    real = measuring.real_features(classifier)
+    classifier = Digits.load_classifier()
+    real = Digits.real(classifier)
     models = load_demo_model("model"), load_demo_model("weak")
     for row in rows(models, arguments.early, arguments.rows):
         measured = measuring.measure_row(row, models, classifier, real, 0, arguments)

@@ -1,6 +1,8 @@
-"""The bundled demo model as real host objects, so that every core node works on it."""
+"""The bundled demo models as real host objects, so that every core node works on them."""
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import comfy.latent_formats
@@ -13,11 +15,14 @@ import torch
 from comfy_api.latest import io
 from safetensors import SafetensorError, safe_open
 
+from . import emoji_network
 from .demo_network import CLASSES, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, DemoUNet
+from .emoji_network import KINDS, LABELS, STYLES, EmojiUNet
 from .inputs import checked
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "workflows" / "demo_model"
 NO_CLASS = "none"
+ANY = "any"
 
 
 class DemoLatentFormat(comfy.latent_formats.LatentFormat):
@@ -28,8 +33,8 @@ class DemoLatentFormat(comfy.latent_formats.LatentFormat):
     latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-class DemoConfig(comfy.supported_models_base.BASE):
-    """The host's description of the demo model."""
+class DigitsConfig(comfy.supported_models_base.BASE):
+    """The host's description of the digits model."""
 
     latent_format = DemoLatentFormat
     sampling_settings = {"sigma_data": SIGMA_DATA, "sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX}
@@ -37,34 +42,64 @@ class DemoConfig(comfy.supported_models_base.BASE):
     memory_usage_factor = 0.5
 
 
-def load_demo_model(name, disable_dynamic=False):
-    """A ModelPatcher of `model` or `weak` with the bundled weights; an error says how to get them back.
+class EmojiConfig(DigitsConfig):
+    """The host's description of the emoji model."""
 
+    sampling_settings = DigitsConfig.sampling_settings | {"sigma_data": emoji_network.SIGMA_DATA}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A demo model and its weak version: their files, the class of their network, and how a file tells its sizes."""
+
+    model: str
+    weak: str
+    network: type
+    config: type
+    sizes: Callable
+
+
+FAMILIES = {
+    "digits": Family(
+        "model", "weak", DemoUNet, DigitsConfig, lambda facts: {name: int(facts[name]) for name in ("width", "blocks")}
+    ),
+    "emoji": Family(
+        "emoji", "emoji-weak", EmojiUNet, EmojiConfig,
+        lambda facts: {name: int(facts[name]) for name in ("blocks", "embedding")}
+        | {"widths": tuple(int(width) for width in facts["widths"])},
+    ),
+}
+
+
+def load_demo_model(name, disable_dynamic=False):
+    """A ModelPatcher with the bundled weights of a name; an error says how to get them back.
+
+    name: `model` or `weak`, which draw digits, `emoji` or `emoji-weak`.
     disable_dynamic: for the host, which calls the loader again when it wants weights of its own.
     """
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
-    model = _model_with_weights(WEIGHTS / f"{name}.safetensors", offload_device)
+    family = next(family for family in FAMILIES.values() if name in (family.model, family.weak))
+    model = _model_with_weights(family, WEIGHTS / f"{name}.safetensors", offload_device)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     patcher.cached_patcher_init = (load_demo_model, (name,))
     return patcher
 
 
-def _model_with_weights(path, device):
+def _model_with_weights(family, path, device):
     """The host's model of a file's weights; FileNotFoundError or ValueError where there is none or another one."""
     mend = "install the pack again, or train them with benchmarks/train_demo.py."
     if not path.exists():
         raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {mend}")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["config"])
-            sizes = {name: int(facts[name]) for name in ("width", "blocks")}
+            sizes = family.sizes(json.loads(file.metadata()["config"]))
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {mend}") from error
-    config = DemoConfig({**sizes, "dtype": torch.float32})
-    model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=DemoUNet)
+    config = family.config({**sizes, "dtype": torch.float32})
+    model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=family.network)
     if _shapes(weights) != _shapes(model.diffusion_model.state_dict()):
         raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {mend}")
     model.diffusion_model.load_state_dict(weights)
@@ -83,8 +118,18 @@ def class_conditioning(digit):
     return [[weights, {}]]
 
 
+def emoji_conditioning(kind, style):
+    """CONDITIONING for a kind and a style of emoji, either of them "any": one token of label weights, [1, 1, 39]."""
+    weights = torch.zeros(1, 1, LABELS)
+    if kind != ANY:
+        weights[..., KINDS.index(kind)] = 1
+    if style != ANY:
+        weights[..., len(KINDS) + STYLES.index(style)] = 1
+    return [[weights, {}]]
+
+
 class SaddleFreeDemoModel(io.ComfyNode):
-    """Loads the bundled demo model."""
+    """Loads one of the bundled demo models."""
 
     @classmethod
     def define_schema(cls):
@@ -94,16 +139,17 @@ class SaddleFreeDemoModel(io.ComfyNode):
             display_name="Saddle-Free Demo Model",
             category="model/patch/saddle-free",
             description=(
-                "A small model of coloured handwritten digits that comes with the pack, so that guidance can be seen "
-                "without a download. Draws 32x32 pixels; samples well with 20 to 48 euler steps at CFG 1."
+                "Two small models that come with the pack, so that you can see guidance without a download. The emoji "
+                "model draws 64x64 pixels, the digits model 32x32. Use 20 to 48 euler steps at CFG 1."
             ),
-            search_aliases=["digits", "toy model", "mnist"],
+            search_aliases=["emoji", "digits", "toy model", "mnist"],
             inputs=[
                 io.Combo.Input(
                     "digit", options=[NO_CLASS, *map(str, range(CLASSES))], default=NO_CLASS,
-                    tooltip="Which digit the conditioning asks for. none is off: the model draws any digit, which "
-                    "is where guidance shows most.",
+                    tooltip="Which digit you get from the digits model. none is off: any digit, which is where "
+                    "guidance shows most. The emoji model ignores it.",
                 ),
+                *_appended_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The demo model."),
@@ -111,13 +157,43 @@ class SaddleFreeDemoModel(io.ComfyNode):
                     display_name="weak_model", tooltip="A smaller version, trained for less time, to steer away from."
                 ),
                 io.Vae.Output(display_name="vae", tooltip="Pixels in, pixels out: the demo model needs no real VAE."),
-                io.Conditioning.Output(display_name="conditioning", tooltip="The chosen digit, or no class."),
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="What you asked for: a digit, or a kind and a style of emoji."
+                ),
             ],
         )
 
     @classmethod
     @checked
-    def execute(cls, digit):
+    def execute(cls, digit, model="digits", kind=ANY, style=ANY):
         """The model, its weak version, the pixel-space VAE and the conditioning."""
         vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
-        return io.NodeOutput(load_demo_model("model"), load_demo_model("weak"), vae, class_conditioning(digit))
+        family = FAMILIES[model]
+        condition = emoji_conditioning(kind, style) if model == "emoji" else class_conditioning(digit)
+        return io.NodeOutput(load_demo_model(family.model), load_demo_model(family.weak), vae, condition)
+
+
+def _appended_inputs():
+    """The inputs that graphs of the first release do not have.
+
+    A page gives such a graph the defaults, and a prompt without them leaves them out, so both must mean the digits
+    model; nodes/web/demo_model.js lets a node that is newly placed start with emoji.
+    """
+    return [
+        io.Combo.Input(
+            "model", options=["emoji", "digits"], default="digits", optional=True,
+            tooltip="What you want pictures of: emoji of 64x64 pixels, or handwritten digits of 32x32. Give the "
+            "sampler an empty latent of that size.",
+        ),
+        io.Combo.Input(
+            "kind", options=[ANY, *KINDS], default=ANY, optional=True,
+            tooltip="Which kind of emoji you get. any is off: all kinds, which is where guidance shows most. The "
+            "digits model ignores it.",
+        ),
+        io.Combo.Input(
+            "style", options=[ANY, *STYLES], default=ANY, optional=True,
+            tooltip="Whose way of drawing emoji you get: noto and blob are Google's, the fluent ones Microsoft's, "
+            "twemoji Twitter's, emojitwo EmojiOne's, fxemoji Mozilla's. any is off: all styles. The digits "
+            "model ignores it.",
+        ),
+    ]

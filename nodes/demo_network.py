@@ -1,5 +1,6 @@
-"""The demo model's network: a class-conditional U-Net small enough to sample on a laptop's CPU."""
+"""The digits model's network: a class-conditional U-Net small enough to sample on a laptop's CPU."""
 
+import functools
 import math
 
 import torch
@@ -15,9 +16,9 @@ HEAD_WIDTH = 24
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions modulated by the embedding, then optional self-attention over all pixels."""
+    """Two convolutions modulated by the embedding, then optional self-attention over all pixels in heads of a width."""
 
-    def __init__(self, channels_in, channels, embedding, attention=False, *, ops, factory):
+    def __init__(self, channels_in, channels, embedding, attention=False, head=HEAD_WIDTH, *, ops, factory):
         super().__init__()
         self.norm_in = ops.GroupNorm(8, channels_in, **factory)
         self.conv_in = ops.Conv2d(channels_in, channels, 3, padding=1, **factory)
@@ -25,7 +26,7 @@ class ResidualBlock(nn.Module):
         self.norm_out = ops.GroupNorm(8, channels, **factory)
         self.conv_out = ops.Conv2d(channels, channels, 3, padding=1, **factory)
         self.skip = ops.Conv2d(channels_in, channels, 1, **factory) if channels_in != channels else nn.Identity()
-        self.attention = attention
+        self.attention, self.head = attention, head
         if attention:
             self.norm_attention = ops.GroupNorm(8, channels, **factory)
             self.qkv = ops.Conv2d(channels, 3 * channels, 1, **factory)
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
 
     def _attend(self, x):
         b, c, height, width = x.shape
-        qkv = self.qkv(self.norm_attention(x)).reshape(b, 3, c // HEAD_WIDTH, HEAD_WIDTH, height * width)
+        qkv = self.qkv(self.norm_attention(x)).reshape(b, 3, c // self.head, self.head, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # [B, heads, pixels, head width]
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.projection(mixed.transpose(-1, -2).reshape(b, c, height, width))
@@ -76,15 +77,8 @@ class DemoUNet(nn.Module):
         self.exit = ops.Conv2d(width, 12, 3, padding=1, **factory)
 
     def forward(self, x, timesteps, context=None, transformer_options=None, **kwargs):
-        height, width = x.shape[-2:]
-        if height % SIDE or width % SIDE or 0 in (height, width):
-            raise ValueError(
-                f"the demo model draws pictures whose sides are a multiple of {SIDE} pixels, best "
-                f"{IMAGE_SIZE}x{IMAGE_SIZE}, and this latent is {width}x{height}; give it an empty latent of that size."
-            )
-        frequencies = torch.exp(torch.linspace(0, math.log(100), 32, device=x.device))
-        angles = timesteps.float()[:, None] * frequencies  # [B, 32]
-        embedding = self.embed_time(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
+        require_sides(x, SIDE, IMAGE_SIZE)
+        embedding = self.embed_time(waves(timesteps).to(x.dtype))
         if context is not None:
             embedding = embedding + self.embed_class(context.to(x.dtype).mean(dim=1))
         embedding = F.silu(embedding)
@@ -92,27 +86,50 @@ class DemoUNet(nn.Module):
         entry = self.entry(F.pixel_unshuffle(x, 2))  # [B, width, 16, 16]
         encoded = self.encoder(entry, embedding)
         h = self.down(encoded)  # [B, 2 width, 8, 8]
-        replaced = (transformer_options or {}).get("patches_replace", {}).get("dit", {})
-        for index, block in enumerate(self.middle):
-            h = self._middle_block(block, h, embedding, replaced.get(("double_block", index)))
+        h = run_middle(self.middle, h, embedding, transformer_options)
         h = self.up(h)
         for block, skip in zip(self.decoder, (encoded, entry)):
             h = block(torch.cat([h, skip], dim=1), embedding)
         return F.pixel_shuffle(self.exit(F.silu(self.exit_norm(h))), 2)
 
-    @staticmethod
-    def _middle_block(block, h, embedding, replacement):
+
+def require_sides(x, multiple, best):
+    """ValueError where the sides of x, [..., height, width], are not what a network can halve."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple or 0 in (height, width):
+        raise ValueError(
+            f"the demo model draws pictures whose sides are a multiple of {multiple} pixels, best "
+            f"{best}x{best}, and this latent is {width}x{height}; give it an empty latent of that size."
+        )
+
+
+def waves(timesteps):
+    """Cosines and sines of c_noise, [B], at 32 frequencies from 1 to 100; [B, 64] float32."""
+    frequencies = torch.exp(torch.linspace(0, math.log(100), 32, device=timesteps.device))
+    angles = timesteps.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def run_middle(blocks, h, embedding, transformer_options):
+    """h after the middle blocks, any of which the host's options may replace as ("double_block", index)."""
+    replaced = (transformer_options or {}).get("patches_replace", {}).get("dit", {})
+    for index, block in enumerate(blocks):
+        replacement = replaced.get(("double_block", index))
         if replacement is None:
-            return block(h, embedding)
-        return replacement(
-            {"img": h, "vec": embedding},
-            {"original_block": lambda args: {"img": block(args["img"], args["vec"])}},
-        )["img"]
+            h = block(h, embedding)
+        else:
+            original = functools.partial(_original_block, block)
+            h = replacement({"img": h, "vec": embedding}, {"original_block": original})["img"]
+    return h
 
 
-def denoise(network, x, sigma, context=None):
-    """Denoised prediction D(x; sigma) with EDM preconditioning; x: [B, 3, 32, 32], sigma: [B]."""
+def _original_block(block, args):
+    return {"img": block(args["img"], args["vec"])}
+
+
+def denoise(network, x, sigma, context=None, sigma_data=SIGMA_DATA, **more):
+    """Denoised prediction D(x; sigma) with EDM preconditioning; x: [B, 3, height, width], sigma: [B]."""
     sigma = sigma.reshape(-1, 1, 1, 1)
-    total = sigma**2 + SIGMA_DATA**2
-    output = network(x / total.sqrt(), sigma.log().flatten() / 4, context)
-    return x * SIGMA_DATA**2 / total + output * sigma * SIGMA_DATA / total.sqrt()
+    total = sigma**2 + sigma_data**2
+    output = network(x / total.sqrt(), sigma.log().flatten() / 4, context, **more)
+    return x * sigma_data**2 / total + output * sigma * sigma_data / total.sqrt()

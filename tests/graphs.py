@@ -140,3 +140,16 @@ def demo(digit="none"):
         )
 
     return source
+
+
+def emoji(kind="any", style="any"):
+    """A source for `branches`: the bundled emoji model."""
+
+    def source(graph):
+        model = graph.add("SaddleFreeDemoModel", digit="none", model="emoji", kind=kind, style=style)
+        negative = graph.add("ConditioningZeroOut", conditioning=output(model, 3))
+        return model, output(model, 3), negative, lambda batch: graph.add(
+            "EmptyLatentImage", width=64, height=64, batch_size=batch
+        )
+
+    return source

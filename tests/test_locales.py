@@ -16,7 +16,7 @@ IN_EVERY_SENTENCE = {"zh": HAN, "ja": KANA, "ko": HANGUL}
 IN_THE_FILE = {"de": "äöüß", "fr": "éèàê", "es": "áéíóúñ"}
 NUMBER_WORDS = {"zero": "0", "one": "1", "once": "1", "two": "2", "second": "2"}
 # Options of combos, which the page shows in English in every language.
-OPTIONS = ("more noise", "pruned weights", "none is")
+OPTIONS = ("more noise", "pruned weights", "none is", "any is")
 
 
 def read(language):

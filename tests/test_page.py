@@ -419,7 +419,32 @@ def test_a_graph_of_the_first_release_keeps_its_values(tab, address):
     assert loaded["outputs"] == [["MODEL", "MODEL"], ["trace", "CURVATURE_TRACE"]]
     prompt = tab.evaluate("() => app.graphToPrompt()")["output"]
     assert {name: prompt["3"]["inputs"][name] for name in loaded["values"]} == loaded["values"]
-    assert prompt["1"]["inputs"] == {"digit": "7"}
+    assert prompt["1"]["inputs"] == {"digit": "7", "model": "digits", "kind": "any", "style": "any"}
+
+
+def test_a_new_demo_model_draws_emoji_and_a_saved_one_keeps_its_choice(tab, address):
+    """Saved with one value, as the first release did, with all of them, and copied."""
+    driver.open_page(tab, address)
+    values = tab.evaluate(
+        """() => {
+            const read = (node) => node.widgets.map((widget) => widget.value)
+            const make = (values) => {
+                const node = LiteGraph.createNode('SaddleFreeDemoModel')
+                app.rootGraph.add(node)
+                if (values) node.configure({ ...node.serialize(), widgets_values: values })
+                return node
+            }
+            const made = make()
+            const first = read(made)
+            made.widgets[2].value = 'cat'
+            const all = ['none', 'digits', 'any', 'blob']
+            return [first, read(made.clone()), read(make(['7'])), read(make(all)), read(make(all).clone())]
+        }"""
+    )
+    assert values == [
+        ["none", "emoji", "any", "any"], ["none", "emoji", "cat", "any"], ["7", "digits", "any", "any"],
+        ["none", "digits", "any", "blob"], ["none", "digits", "any", "blob"],
+    ]
 
 
 def test_a_graph_with_fewer_widgets_has_the_rest_at_their_defaults(tab, address):

@@ -1,0 +1,233 @@
+"""The bundled emoji model in the real host: what graphs load it, its labels, sizes, formats and weak version."""
+
+import json
+import random
+
+import pytest
+import torch
+from emoji_classifier import load_emoji_classifier
+from graphs import Graph, branches, demo, emoji, output, sample, steered
+from host import failure
+from pack import ROOT
+from safetensors import safe_open
+
+FORMATS = ("float32", "float16", "bfloat16")
+
+
+def labels():
+    from saddle_free_guidance.nodes.emoji_network import KINDS, STYLES
+
+    return list(KINDS), list(STYLES)
+
+
+def network(patcher):
+    return type(patcher.model.diffusion_model).__name__
+
+
+def one_forward(host, inputs):
+    """What three steps of a loader's model draw, with its conditioning, as a graph that names only these inputs."""
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", **inputs)
+    side = 64 if inputs.get("model") == "emoji" else 32
+    latent = graph.add("EmptyLatentImage", width=side, height=side, batch_size=2)
+    condition = output(loaded, 3)
+    samples = sample(graph, "KSampler", loaded, condition, condition, latent, scheduler="karras")
+    graph.add("TestCapture", samples=samples, label="run")
+    return host.latents(graph.prompt)["run"]
+
+
+# --- Which model a graph loads ---------------------------------------------------------------------------------------
+
+
+def test_a_prompt_from_before_the_choice_draws_the_same_digits(host):
+    before = one_forward(host, {"digit": "7"})
+    assert before.shape == (2, 3, 32, 32)
+    assert torch.equal(before, one_forward(host, {"digit": "7", "model": "digits"}))
+    assert torch.equal(before, one_forward(host, {"digit": "7", "model": "digits", "kind": "cat", "style": "blob"}))
+    assert not torch.equal(before, one_forward(host, {"digit": "6", "model": "digits"}))
+
+
+def test_what_a_page_fills_into_a_saved_graph_with_one_value_is_the_digits_model(host):
+    """The page takes each value that is missing from the node's description as the host serves it."""
+    import server
+
+    described = server.node_info("SaddleFreeDemoModel") if hasattr(server, "node_info") else None
+    described = described or host.node("SaddleFreeDemoModel").GET_NODE_INFO_V1()
+    order = described["input_order"]["required"] + described["input_order"]["optional"]
+    assert order == ["digit", "model", "kind", "style"]
+    assert described["input_order"]["required"] == ["digit"]
+    filled = {name: described["input"]["optional"][name][1]["default"] for name in order[1:]}
+    assert filled == {"model": "digits", "kind": "any", "style": "any"}
+    assert torch.equal(one_forward(host, {"digit": "7", **filled}), one_forward(host, {"digit": "7"}))
+
+
+def test_the_digit_does_nothing_for_emoji(host):
+    drawn = [one_forward(host, {"digit": digit, "model": "emoji", "kind": "bird"}) for digit in ("none", "4")]
+    assert drawn[0].shape == (2, 3, 64, 64) and torch.equal(*drawn)
+
+
+def test_each_name_loads_its_network_and_weak_ones_are_smaller(host):
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+
+    sizes = {}
+    for name in ("model", "weak", "emoji", "emoji-weak"):
+        patcher = load_demo_model(name)
+        assert network(patcher) == ("EmojiUNet" if "emoji" in name else "DemoUNet")
+        assert patcher.model.model_sampling.sigma_data == (0.56 if "emoji" in name else 0.5)
+        assert patcher.model.model_sampling.sigma_max.item() == pytest.approx(40)
+        sizes[name] = sum(value.numel() for value in patcher.model.diffusion_model.parameters())
+    assert sizes["emoji"] == 6_287_268 and sizes["emoji-weak"] == 1_048_412
+
+
+# --- Labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_labels_of_the_node_are_those_of_the_weights(host):
+    schema = host.node("SaddleFreeDemoModel").define_schema()
+    options = {item.id: item.options for item in schema.inputs}
+    for name in ("emoji", "emoji-weak"):
+        with safe_open(ROOT / "workflows" / "demo_model" / f"{name}.safetensors", framework="pt") as file:
+            facts = json.loads(file.metadata()["config"])
+        assert options["kind"] == ["any", *facts["kinds"]] and len(facts["kinds"]) == 31
+        assert options["style"] == ["any", *facts["styles"]] and len(facts["styles"]) == 8
+
+
+def test_a_kind_and_a_style_are_one_token_of_weights(host):
+    node, (kinds, styles) = host.node("SaddleFreeDemoModel"), labels()
+
+    def weights(kind, style):
+        (tensor, _), = node.execute("none", "emoji", kind, style).result[3]
+        assert tensor.shape == (1, 1, 39)
+        return tensor.flatten().nonzero().flatten().tolist()
+
+    assert weights("any", "any") == []
+    assert weights("cat", "any") == [kinds.index("cat")]
+    assert weights("any", "blob") == [31 + styles.index("blob")]
+    assert weights("tool", "fxemoji") == [30, 38]
+
+
+def test_no_label_is_what_zeroing_a_condition_gives(host):
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", digit="none", model="emoji", kind="fruit", style="noto")
+    zeroed = graph.add("ConditioningZeroOut", conditioning=output(loaded, 3))
+    latent = graph.add("EmptyLatentImage", width=64, height=64, batch_size=2)
+    graph.add("TestCapture", samples=sample(graph, "KSampler", loaded, zeroed, zeroed, latent), label="zeroed")
+    plain = host.latents(branches(emoji(), {"plain": None}, batch=2))["plain"]
+    assert torch.equal(host.latents(graph.prompt)["zeroed"], plain)
+
+
+def test_pictures_are_of_the_kind_and_in_the_style_that_was_asked_for(host):
+    classifier, (kinds, styles) = load_emoji_classifier(), labels()
+    asked = list(zip(random.Random(3).sample(kinds, 12), [*styles, *styles]))
+    found = {"kind": [], "style": [], "another kind": []}
+    for index, (kind, style) in enumerate(asked):
+        drawn = host.latents(
+            branches(emoji(kind, style), {"run": None}, batch=2, cfg=2.0, steps=12, scheduler="karras", seed=index)
+        )["run"]
+        of_kind, in_style, _ = (scores.argmax(dim=1) for scores in classifier(drawn.clamp(-1, 1)))
+        found["kind"] += (of_kind == kinds.index(kind)).tolist()
+        found["style"] += (in_style == styles.index(style)).tolist()
+        found["another kind"] += (of_kind == kinds.index(asked[index - 1][0])).tolist()
+    shares = {name: sum(hits) / len(hits) for name, hits in found.items()}
+    assert shares["kind"] >= 0.5 and shares["style"] >= 0.3 and shares["another kind"] <= 0.15, shares
+
+
+# --- Sizes and formats -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width, height", [(64, 96), (8, 8), (128, 64)])
+def test_sides_may_be_any_multiple_of_eight(host, width, height):
+    from saddle_free_guidance.nodes.emoji_network import EmojiUNet
+
+    network = EmojiUNet(widths=(16, 16, 32), blocks=1, embedding=16)
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, height, width), torch.zeros(2)).shape == (2, 3, height, width)
+
+
+@pytest.mark.parametrize("width, height", [(64, 68), (60, 64), (20, 20)])
+def test_other_sides_are_refused_with_what_to_do(host, width, height):
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", digit="none", model="emoji")
+    latent = graph.add("SolidMask", value=0.0, width=width, height=height)
+    image = graph.add("MaskToImage", mask=latent)
+    encoded = graph.add("VAEEncode", pixels=image, vae=output(loaded, 2))
+    condition = output(loaded, 3)
+    samples = sample(graph, "KSampler", loaded, condition, condition, encoded)
+    graph.add("TestCapture", samples=samples, label="run")
+    executor = host.run(graph.prompt)
+    assert not executor.success
+    message = failure(executor)["exception_message"]
+    assert f"multiple of 8 pixels, best 64x64, and this latent is {width}x{height}" in message
+
+
+def formatted(host, monkeypatch, name):
+    """Makes the loader's models compute in a format."""
+    import sys
+
+    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
+    load = module.load_demo_model
+
+    def in_format(*args, **kwargs):
+        patcher = load(*args, **kwargs)
+        if name != "float32":
+            patcher.set_model_compute_dtype(getattr(torch, name))
+        return patcher
+
+    monkeypatch.setattr(module, "load_demo_model", in_format)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", FORMATS)
+def test_guidance_acts_in_every_format_and_nearly_as_in_float32(host, monkeypatch, name, batch):
+    variants = {"plain": None, "off": {"scale": 0.0}, "on": {"scale": 8.0}}
+    prompt = branches(emoji(), variants, batch=batch, steps=8, scheduler="karras")
+    exact = host.latents(prompt)
+    formatted(host, monkeypatch, name)
+    drawn = host.latents(prompt)
+    assert all(value.shape == (batch, 3, 64, 64) and value.isfinite().all() for value in drawn.values())
+    assert torch.equal(drawn["off"], drawn["plain"])
+    assert (drawn["on"] - drawn["plain"]).square().mean().sqrt() > 0.02
+    apart = (drawn["plain"] - exact["plain"]).square().mean().sqrt()
+    assert apart == 0 if name == "float32" else 0 < apart < 0.1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", FORMATS)
+def test_auto_guidance_takes_the_weak_emoji_model(host, monkeypatch, name, batch):
+    formatted(host, monkeypatch, name)
+    graph = Graph()
+    model, condition, _, latent = emoji("flower")(graph)
+    for label, scale in (("one", 1.0), ("two", 2.0)):
+        guided = steered(graph, model, output(model, 1), scale=scale)
+        samples = sample(graph, "KSampler", guided, condition, condition, latent(batch), scheduler="karras", steps=4)
+        graph.add("TestCapture", samples=samples, label=label)
+    drawn = host.latents(graph.prompt)
+    assert drawn["two"].shape == (batch, 3, 64, 64) and drawn["two"].isfinite().all()
+    assert (drawn["two"] - drawn["one"]).square().mean().sqrt() > 0.02
+
+
+def test_a_batch_draws_what_its_pictures_draw_alone(host):
+    from saddle_free_guidance.nodes.demo_model import emoji_conditioning, load_demo_model
+
+    model = load_demo_model("emoji").model
+    generator = torch.Generator().manual_seed(1)
+    x, sigma = 4 * torch.randn(3, 3, 64, 64, generator=generator), torch.tensor([4.0, 1.0, 0.2])
+    labels = torch.cat([emoji_conditioning(*pair)[0][0] for pair in (("cat", "any"), ("any", "noto"), ("any", "any"))])
+    with torch.no_grad():
+        whole = model.apply_model(x, sigma, c_crossattn=labels)
+        alone = [model.apply_model(x[i : i + 1], sigma[i : i + 1], c_crossattn=labels[i : i + 1]) for i in range(3)]
+    assert torch.allclose(whole, torch.cat(alone), atol=1e-4)
+    assert not torch.allclose(whole[:1], model.apply_model(x[:1], sigma[:1], c_crossattn=labels[2:]), atol=1e-2)
+
+
+def test_the_digits_model_is_what_it_was(host):
+    """The digits of a seed; they were drawn before there was an emoji model."""
+    drawn = host.latents(branches(demo("3"), {"run": None}, steps=4, scheduler="karras"))["run"]
+    recorded = torch.tensor(DIGITS_BEFORE)
+    assert torch.allclose(drawn[0, :, 16, 8:24:4], recorded, atol=1e-4), drawn[0, :, 16, 8:24:4].tolist()
+
+
+DIGITS_BEFORE = [
+    [-0.59354, -0.57062, -0.34702, -0.57984], [-0.59275, -0.59903, -0.43642, -0.57712],
+    [-0.66964, -0.65741, -0.44599, -0.65907],
+]
