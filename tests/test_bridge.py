@@ -28,10 +28,10 @@ def model_sampling(kind):
 
 @pytest.fixture(scope="module")
 def bridge(host):
-    """The module nodes/host.py as the host loaded it."""
+    """The module nodes/host/coordinates.py as the host loaded it."""
     import importlib
 
-    return importlib.import_module(host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host"))
+    return importlib.import_module(host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host.coordinates"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

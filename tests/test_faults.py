@@ -46,7 +46,7 @@ def left_as_it_was(runs):
 
 def lines(caplog):
     """What the pack has logged since last asked."""
-    found = [record.getMessage() for record in caplog.records if record.name.endswith("guided_run")]
+    found = [record.getMessage() for record in caplog.records if record.name.endswith("host.run")]
     caplog.clear()
     return found
 

@@ -11,7 +11,7 @@ from measuring import node
 from waits import Wait, Waits
 
 BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
-AFTER = {"trace.py:end", "guided_run.py:report"}  # the sampler has returned
+AFTER = {"trace.py:end", "run.py:report"}  # the sampler has returned
 START = ("tracker.py:_start", "to")  # the random start of the directions, once a run
 FLOAT = 4  # bytes
 
@@ -58,7 +58,7 @@ def test_every_so_many_steps_waits_once_a_call_to_read_sigma(host, cfg):
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_a_window_waits_once_a_call_to_read_sigma(host, cfg):
     found = waits_of(host, cfg, refresh_every=1, start_percent=0.2)
-    assert found == once_a_call("guided_run.py:why_idle", "__float__")
+    assert found == once_a_call("run.py:why_idle", "__float__")
 
 
 @pytest.mark.parametrize("function", [

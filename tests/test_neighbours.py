@@ -224,7 +224,7 @@ def test_a_weak_model_that_shares_the_patch_is_asked_as_the_main_one(host, name)
 
 
 def messages(caplog):
-    return [record.getMessage() for record in caplog.records if record.name.endswith(".guided_run")]
+    return [record.getMessage() for record in caplog.records if record.name.endswith(".host.run")]
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
