@@ -116,7 +116,7 @@ class SaddleFreeRun(GuidedRun):
         """Also where there is nothing to guide."""
         if self.nothing is None:  # at the first call, whatever its sigma
             model_sampling, x = args["model"].model_sampling, args["input"]
-            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise, x) or ""
+            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), x) or ""
         return super().why_idle(args) or self.nothing or None
 
     def why_ineffective(self):

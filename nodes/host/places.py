@@ -2,6 +2,8 @@
 
 import weakref
 
+import torch
+
 SAMPLES = 64  # values of x that are kept
 
 
@@ -19,5 +21,6 @@ class Place:
 
 
 def _some(x):
+    """The bits of some values, as integers: what is not a number is the same where it has not changed."""
     values = x.reshape(-1)
-    return values[:: max(1, len(values) // SAMPLES)].clone()
+    return values[:: max(1, len(values) // SAMPLES)].clone().view(torch.uint8)

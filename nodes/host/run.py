@@ -1,6 +1,7 @@
 """What every guidance node does in a sampling run: hooks for its time only, a window of sigma, one line when idle."""
 
 import logging
+import weakref
 
 import comfy.model_management
 import comfy.model_patcher
@@ -32,7 +33,7 @@ class GuidedRun:
         self.window = None
         self.trust = Trust()
         self.predictions = None
-        self.noise = None
+        self.noise = None  # a weak reference to the run's noise, once it has begun
         self.repeated = False
         self._last = Place()
         self.calls = 0
@@ -105,7 +106,7 @@ class GuidedRun:
 
     def _begun(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
         """SAMPLER_SAMPLE wrapper."""
-        self.noise = noise
+        self.noise = weakref.ref(noise)
         self.loaded(guider.inner_model)
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
