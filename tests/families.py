@@ -15,6 +15,7 @@ table in a file is written anew. The test suite runs a part of it. Each family i
 """
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 TOLERANCE = 1e-3  # of the spread; random weights let the host's own rounding grow
-STEPS = 4
+STEPS = 3
 PART = (
     "SVD_img2vid", "LotusD", "SD15_instructpix2pix", "StableAudio3", "HunyuanDiT", "Flux Kontext", "MiniMaxH3",
     "HunyuanVideo15 (i2v)", "ZImage", "PiD", "WAN21_FlowRVS", "WAN22_S2V", "Hunyuan3Dv2_1", "HiDream", "SeedVR2",
@@ -36,11 +37,11 @@ def relation(model_sampling):
     import torch
     from saddle_free_guidance.nodes.host.coordinates import coordinates
 
-    x0, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    x0, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     errors = []
     sigmas = model_sampling.sigmas
     for sigma in (model_sampling.sigma_max, sigmas[len(sigmas) // 2], model_sampling.sigma_min):
-        sigma = torch.as_tensor(float(sigma)).repeat(2)
+        sigma = torch.as_tensor(float(sigma), dtype=torch.float64).repeat(2)
         alpha, std = (value.view(-1, 1, 1, 1) for value in coordinates(model_sampling, sigma))
         x = alpha * x0 + std * noise
         slope = model_sampling.calculate_denoised(sigma, torch.ones_like(x), torch.zeros_like(x))
@@ -61,10 +62,8 @@ def base(name, model, batches, cfgs):
     for batch in batches:
         for cfg in cfgs:
             plain = sample(name, model, batch, cfg)
-            found += [
-                distance(sample(name, guided(model, scale=1e-9, **knobs), batch, cfg), plain)
-                for knobs in ({}, {"refresh_every": 0}, {"directions": 2})
-            ]
+            for knobs in ({}, {"directions": 2}) if batch == 1 else ({"refresh_every": 0},):
+                found.append(distance(sample(name, guided(model, scale=1e-9, **knobs), batch, cfg), plain))
     return max(found)
 
 
@@ -78,8 +77,10 @@ def acts(name, model, batch, cfg):
         after = sample(name, guided(watched(model, 3.0)), batch, cfg)
     probes = evaluated.rows - plain.rows
     assert after.isfinite().all(), "not finite"
-    assert probes in (batch * STEPS, 2 * batch * STEPS) or probes == 0, f"{probes} rows of probes"
-    assert evaluated.checks <= 2, f"{evaluated.checks} checks"
+    asked = 1 if cfg == 1 else 2  # a family whose conditions reach each other is asked with both
+    tried = 1 if cfg == 1 else 0  # the joint forward that was found to be wrong
+    assert batch * STEPS <= probes <= batch * (asked * STEPS + 2 * tried) or probes == 0, f"{probes} rows of probes"
+    assert evaluated.checks <= 1, f"{evaluated.checks} checks"
     return distance(after, before), probes / batch, evaluated.checks
 
 
@@ -196,6 +197,8 @@ def main(arguments):
             bad += bool(failed(cells))
             lines.append(line([cells[column] for column in COLUMNS]))
             print(lines[-1], flush=True)
+            Host.unload()
+            gc.collect()
     if options.rows:
         write(options.rows, lines)
     print(f"{len(names) - bad} of {len(names)} families are clean.")

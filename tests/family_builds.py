@@ -7,10 +7,12 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.nested_tensor
 import comfy.sample
+import comfy.samplers
 import comfy.supported_models
 import stand_ins
 import torch
 from comfy.patcher_extension import WrappersMP
+from comfy_extras.nodes_void import VOID_DDIM
 from family_list import FAMILIES, random
 from graphs import AUTO_KNOBS, KNOBS
 from saddle_free_guidance.nodes.auto_guidance import AutoGuidance
@@ -38,16 +40,22 @@ def build(name, seed=0):
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
 
-def sample(name, model, batch, cfg, steps=4, sampler="euler", sigmas=None):
-    """The latent of a sampling, its parts packed into one."""
+def sample(name, model, batch, cfg, steps=3, sampler="euler"):
+    """The latent of a sampling, its parts packed into one; with the host's own sampler where a family has one."""
     family = FAMILIES[name]
     latent, mask = _start(family, batch)
-    positive, negative = family.conditions(1), family.conditions(2)
+    conditions = family.conditions(1), family.conditions(2)
+    common = {"noise_mask": mask, "disable_pbar": True, "seed": 7}
     with torch.inference_mode():
-        found = comfy.sample.sample(
-            model, _noise(latent), steps, cfg, sampler, "simple", positive, negative, latent, noise_mask=mask,
-            sigmas=sigmas, disable_pbar=True, seed=7,
-        )
+        if family.cls == "CogVideoX_T2V":
+            sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
+            found = comfy.sample.sample_custom(
+                model, _noise(latent), cfg, VOID_DDIM(), sigmas, *conditions, latent, **common
+            )
+        else:
+            found = comfy.sample.sample(
+                model, _noise(latent), steps, cfg, sampler, "simple", *conditions, latent, **common
+            )
     return torch.cat([part.flatten(1) for part in found.unbind()], 1) if found.is_nested else found
 
 

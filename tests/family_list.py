@@ -34,14 +34,14 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def text(width, tokens=4, pooled=None, **details):
-    """Random CONDITIONING of a width; details that are functions are called with the seed."""
+def text(channels, /, tokens=4, pooled=None, **details):
+    """Random CONDITIONING with so many channels; details that are functions are called with the seed."""
 
     def conditions(seed):
         made = {key: value(seed) if callable(value) else value for key, value in details.items()}
         if pooled:
             made["pooled_output"] = random(1, pooled, seed=seed + 50)
-        return [[random(1, tokens, width, seed=seed), made]]
+        return [[random(1, tokens, channels, seed=seed), made]]
 
     return conditions
 
