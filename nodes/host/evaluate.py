@@ -252,6 +252,8 @@ class RawPredictions:
         if same and way in ("joint", "several"):
             verdicts["several"] = verdicts["whole"] = True
         elif not same and way in SAID:
+            if way == "joint":
+                verdicts["several"] = False
             log.info("%s%s; guidance asks it the slower way.", SAID[way], why)
 
     def main(self, args):
