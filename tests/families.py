@@ -24,10 +24,11 @@ from pathlib import Path
 
 TOLERANCE = 1e-3  # of the spread; random weights let the host's own rounding grow
 STEPS = 3
+SADDLES = 10.0  # how much of x is added to a prediction, so that there is a saddle everywhere
 PART = (
-    "SVD_img2vid", "LotusD", "SD15_instructpix2pix", "StableAudio3", "HunyuanDiT", "Flux Kontext", "MiniMaxH3",
+    "SVD_img2vid", "LotusD", "SD15_instructpix2pix", "StableAudio3", "HunyuanDiT", "Flux Kontext (ref latents)", "MiniMaxH3",
     "HunyuanVideo15 (i2v)", "ZImage", "PiD", "WAN21_FlowRVS", "WAN22_S2V", "Hunyuan3Dv2_1", "HiDream", "SeedVR2",
-    "ACEStep15", "QwenImage edit (ref)", "LTXAV", "CogVideoX_T2V", "TripoSplat",
+    "ACEStep15", "QwenImage edit (ref)", "LTXAV i2v (nested mask)", "CogVideoX_T2V", "TripoSplat",
 )  # one of each kind of layout, batch and parametrisation
 COLUMNS = ("family", "sampling", "relation", "off", "base", "acts", "joint", "twin", "checks")
 
@@ -35,6 +36,7 @@ COLUMNS = ("family", "sampling", "relation", "off", "base", "acts", "joint", "tw
 def relation(model_sampling):
     """The largest error of x = alpha x0 + std n, and of the denoised prediction of a perfect network."""
     import torch
+    from saddle_free_guidance.nodes.host.compat import UNSCALED
     from saddle_free_guidance.nodes.host.coordinates import coordinates
 
     x0, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -48,7 +50,7 @@ def relation(model_sampling):
         known = model_sampling.calculate_denoised(sigma, torch.zeros_like(x), x)
         back = model_sampling.calculate_denoised(sigma, (x0 - known) / slope, x)
         errors.append(float((back - x0).abs().max()))
-        if "DDPM" not in type(model_sampling).__mro__[2].__name__:
+        if not isinstance(model_sampling, UNSCALED):
             scaled = model_sampling.noise_scaling(sigma, noise.clone(), x0.clone())
             errors.append(float((scaled - x).abs().max() / x.abs().max()))
     return max(errors)
@@ -72,9 +74,9 @@ def acts(name, model, batch, cfg):
     from family_builds import counted, guided, sample, watched
 
     with counted() as plain:
-        before = sample(name, watched(model, 3.0), batch, cfg)
+        before = sample(name, watched(model, SADDLES), batch, cfg)
     with counted() as evaluated:
-        after = sample(name, guided(watched(model, 3.0)), batch, cfg)
+        after = sample(name, guided(watched(model, SADDLES)), batch, cfg)
     probes = evaluated.rows - plain.rows
     assert after.isfinite().all(), "not finite"
     asked = 1 if cfg == 1 else 2  # a family whose conditions reach each other is asked with both
@@ -89,7 +91,7 @@ def joint(name, model):
     from family_builds import apart, guided, sample, watched
 
     plain, one, two = (
-        sample(name, change(watched(model, 3.0)), 1, 1.0) for change in (lambda m: m, guided, lambda m: apart(guided(m)))
+        sample(name, change(watched(model, SADDLES)), 1, 1.0) for change in (lambda m: m, guided, lambda m: apart(guided(m)))
     )
     return distance(one, two) / max(distance(two, plain), 1e-9)
 
