@@ -26,8 +26,8 @@ TOLERANCE = 1e-3  # of the spread; random weights let the host's own rounding gr
 STEPS = 3
 SADDLES = 10.0  # how much of x is added to a prediction, so that there is a saddle everywhere
 PART = (
-    "SVD_img2vid", "LotusD", "SD15_instructpix2pix", "StableAudio3", "HunyuanDiT", "Flux Kontext (ref latents)", "MiniMaxH3",
-    "HunyuanVideo15 (i2v)", "ZImage", "PiD", "WAN21_FlowRVS", "WAN22_S2V", "Hunyuan3Dv2_1", "HiDream", "SeedVR2",
+    "SVD_img2vid", "LotusD", "SD15_instructpix2pix", "StableAudio3", "HunyuanDiT", "Flux Kontext (ref latents)",
+    "MiniMaxH3", "HunyuanVideo15 (i2v)", "ZImage", "PiD", "WAN21_FlowRVS", "WAN22_S2V", "Hunyuan3Dv2_1", "HiDream", "SeedVR2",
     "ACEStep15", "QwenImage edit (ref)", "LTXAV i2v (nested mask)", "CogVideoX_T2V", "TripoSplat",
 )  # one of each kind of layout, batch and parametrisation
 COLUMNS = ("family", "sampling", "relation", "off", "base", "acts", "joint", "twin", "checks")
@@ -90,9 +90,8 @@ def joint(name, model):
     """The difference between one forward and two, in parts of what guidance does."""
     from family_builds import apart, guided, sample, watched
 
-    plain, one, two = (
-        sample(name, change(watched(model, SADDLES)), 1, 1.0) for change in (lambda m: m, guided, lambda m: apart(guided(m)))
-    )
+    model = watched(model, SADDLES)
+    plain, one, two = (sample(name, each, 1, 1.0) for each in (model, guided(model), apart(guided(model))))
     return distance(one, two) / max(distance(two, plain), 1e-9)
 
 

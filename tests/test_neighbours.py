@@ -134,7 +134,7 @@ NEIGHBOURS = {
         at=(1.0,),
     ),
     "FluxKVCache": Neighbour(
-        "flux2", node("FluxKVCache"), conditions=long_reference, couples=True
+        "flux2", node("FluxKVCache"), conditions=long_reference
     ),
     "a function that couples": Neighbour(
         "sd3", node("TestCoupled", where="function"), at=(4.0,), couples=True
@@ -250,7 +250,7 @@ def test_beside_easy_cache_auto_guidance_stays(host, caplog, cfg):
 
 @pytest.mark.parametrize("where", ["function", "wrapper"])
 def test_beside_a_cache_of_another_pack(host, where):
-    """It would answer a probe with the last prediction and the step; asked as before the sample, it asks the network."""
+    """It would answer a probe with its last answer and the step; asked as before the sample, it asks the network."""
     cache = node("TestStepCache", where=where)
     of = partial(Variant, Setup(models=undecided("flux")))
     found = sampled(host, two_models("flux", host), {

@@ -172,7 +172,7 @@ def test_the_window_is_that_of_the_model_which_is_evaluated(host):
 
 
 def test_rows_of_any_images_in_any_order_are_answered_each(host):
-    """Several rounds in one call; rows of one image repeat; regrouped in whole batches where conditions are one's own."""
+    """Rows of one image may repeat; they are put into whole batches where conditions are an image's own."""
     evaluate = module(host, "host.evaluate")
     joint = module(host, "host.joint")
     x = torch.arange(6.0).reshape(3, 2)
@@ -186,5 +186,5 @@ def test_rows_of_any_images_in_any_order_are_answered_each(host):
     points = evaluate.Points(torch.cat([x, x + 10]), [0, 2])
     picked, images = points.rows(3)
     assert images == [0, 2, 0, 2] and torch.equal(picked, torch.cat([x[[0, 2]], x[[0, 2]] + 10]))
-    assert torch.equal(points.full(picked, x), torch.stack([x, torch.stack([x[0] + 10, x[1], x[2] + 10])]).flatten(0, 1))
+    assert torch.equal(points.full(picked, x), torch.cat([x, torch.stack([x[0] + 10, x[1], x[2] + 10])]))
 

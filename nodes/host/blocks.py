@@ -8,8 +8,8 @@ import torch
 class Blocks:
     """Counts the blocks that an evaluation runs, by hooks for the time of a sampling run.
 
-    Blocks are what the network itself keeps in lists; of those that are sequences, whose layers a UNet calls one by one,
-    their layers. Fewer of them than before is an answer from somewhere else.
+    Blocks are what the network itself keeps in lists; of sequences, whose layers a UNet calls one by one, the layers.
+    Fewer of them than before is an answer from somewhere else.
     """
 
     def __init__(self):

@@ -65,7 +65,8 @@ def why_nothing_to_guide(model_sampling, sigmas, noise, x=None):
         return "this model predicts from a picture and adds no noise, so there is nothing to guide"
     if len(sigmas) == 2:
         return "this run is a single step, and a direction takes several to be found, so there is nothing to guide"
-    if isinstance(model_sampling, UNSCALED) and x is not None and not torch.equal(x.float(), noise.to(x.device).float()):
+    unscaled = isinstance(model_sampling, UNSCALED) and x is not None
+    if unscaled and not torch.equal(x.float(), noise.to(x.device).float()):
         return "the sampler scales the noise in a way that this model was not made for; connect its own, VOIDSampler"
     return None
 

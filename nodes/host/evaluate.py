@@ -228,7 +228,7 @@ class RawPredictions:
     def _tried(self, way, verdicts, function, *args):
         """What the function gives, or None where it fails: from then on that way is not tried again.
 
-        Where memory ran out, that holds for the rest of the run only.
+        Where memory ran out beside the sample, that holds for the rest of the run only; elsewhere the run tries again.
         """
         try:
             return function(*args)
@@ -236,6 +236,8 @@ class RawPredictions:
             raise
         except Exception as error:
             crowded, reason = comfy.model_management.is_oom(error), str(error)
+            if crowded and way != "joint":
+                raise
         # Outside the handler, whose traceback would keep the evaluation's tensors alive.
         if crowded:
             comfy.model_management.soft_empty_cache()
