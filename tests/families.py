@@ -27,8 +27,8 @@ STEPS = 3
 SADDLES = 10.0  # how much of x is added to a prediction, so that there is a saddle everywhere
 PART = (
     "SVD_img2vid", "LotusD", "SD15_instructpix2pix", "StableAudio3", "HunyuanDiT", "Flux Kontext (ref latents)",
-    "MiniMaxH3", "HunyuanVideo15 (i2v)", "ZImage", "PiD", "WAN21_FlowRVS", "WAN22_S2V", "Hunyuan3Dv2_1", "HiDream", "SeedVR2",
-    "ACEStep15", "QwenImage edit (ref)", "LTXAV i2v (nested mask)", "CogVideoX_T2V", "TripoSplat",
+    "MiniMaxH3", "HunyuanVideo15 (i2v)", "ZImage", "PiD", "WAN21_FlowRVS", "WAN22_S2V", "Hunyuan3Dv2_1", "HiDream",
+    "SeedVR2", "ACEStep15", "QwenImage edit (ref)", "LTXAV i2v (nested mask)", "CogVideoX_T2V", "TripoSplat",
 )  # one of each kind of layout, batch and parametrisation
 COLUMNS = ("family", "sampling", "relation", "off", "base", "acts", "joint", "twin", "checks")
 

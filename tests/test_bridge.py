@@ -8,7 +8,6 @@ import stand_ins
 import torch
 from conditions import control_net, lora_hook, region
 from graphs import Graph, branches, demo, guided, output, sample, stand_in
-from host import failure
 
 KINDS = ("EPS", "V_PREDICTION", "EDM", "CONST", "COSMOS_RFLOW", "X0", "IMG_TO_IMG")
 SCHEDULES = {

@@ -159,7 +159,7 @@ def test_the_window_is_that_of_the_model_which_is_evaluated(host):
         model_patcher = None
 
     class Model:
-        class model_sampling:  # noqa: N801
+        class model_sampling:
             @staticmethod
             def percent_to_sigma(percent):
                 return shifts[-1] * (1 - percent)

@@ -24,6 +24,7 @@ SAID = {
     "joint": "This model answers for the sample differently when a probe is beside it",
     "several": "This model answers differently in a batch of another size",
     "whole": "The conditions of this model reach each other",
+    "beside": "This model does not answer twice",
 }
 
 
@@ -129,6 +130,7 @@ class RawPredictions:
         self._blocks = Blocks()
         self._static = None  # whether the network is compiled
         self._crowded = False
+        self._failed = set()  # ways that raised something in this run
         self._last = Place()
         self._clear()
 
@@ -186,11 +188,11 @@ class RawPredictions:
         asked = [points for points in (companion(args) for companion in self.companions) if points is not None]
         rows = [self._regrouped(conds, *self._kept(model, conds[given[0]], points, x), x) for points in asked]
         count = len(x) + sum(len(part) for part, _ in rows)
-        if not asked or verdicts.get("joint") is False or not fits(model, conds, x, count):
+        if not asked or self._is_wrong("joint", verdicts) or not fits(model, conds, x, count):
             return None
         self._blocks.begin()
         together = torch.cat([*(part for part, _ in rows), x])
-        outputs = self._tried("joint", verdicts, executor, model, conds, together, levels(sigma, count), options)
+        outputs = self._tried("joint", executor, model, conds, together, levels(sigma, count), options)
         if outputs is None:
             return None
         own = [output[-len(x) :] for output in outputs]
@@ -225,10 +227,13 @@ class RawPredictions:
     def _tied(self):
         return self._guider is not None and tied(self._guider.model_patcher)
 
-    def _tried(self, way, verdicts, function, *args):
-        """What the function gives, or None where it fails: from then on that way is not tried again.
+    def _is_wrong(self, way, verdicts):
+        return way in self._failed or verdicts.get(way) is False
 
-        Where memory ran out beside the sample, that holds for the rest of the run only; elsewhere the run tries again.
+    def _tried(self, way, function, *args):
+        """What the function gives, or None where it fails: that way is not tried again in this run.
+
+        Where memory ran out for probes alone, it is for the run to try again.
         """
         try:
             return function(*args)
@@ -243,20 +248,19 @@ class RawPredictions:
             comfy.model_management.soft_empty_cache()
             self._crowded = True
         else:
-            self._note(way, verdicts, False, f" ({reason})")
+            self._failed |= {way} | ({"several"} if way == "joint" else set())
+            log.info("%s (%s); guidance asks it the slower way.", SAID[way], reason)
         return None
 
-    def _note(self, way, verdicts, same, why=""):
-        """Keeps what was measured; None is nothing."""
+    def _note(self, way, verdicts, same):
+        """Keeps what was measured; None is nothing. What is right for more rows is right for the sampler's own."""
         if same is None:
             return
-        verdicts[way] = same
-        if same and way in ("joint", "several"):
-            verdicts["several"] = verdicts["whole"] = True
-        elif not same and way in SAID:
-            if way == "joint":
-                verdicts["several"] = False
-            log.info("%s%s; guidance asks it the slower way.", SAID[way], why)
+        verdicts |= {"joint": {"joint": same, "several": same}, "several": {"several": same}}.get(way, {way: same})
+        if same and way != "beside":
+            verdicts["whole"] = True
+        elif not same:
+            log.info("%s; guidance asks it the slower way.", SAID[way])
 
     def main(self, args):
         """The main condition as it was evaluated at x, from the arguments of a post-CFG function.
@@ -307,7 +311,7 @@ class RawPredictions:
         verdicts = self._trust.verdicts(args["model"], main.conds, options, len(x), forwards)
         for way in self._ways(args, main, rows, images):
             measured = self._is_right(args, main, way, verdicts)
-            found = self._by(args, main, way, verdicts) if measured is not None else None
+            found = self._by(args, main, way) if measured is not None else None
             if found is None:
                 continue
             if measured or patched(options):
@@ -335,13 +339,16 @@ class RawPredictions:
 
     def _is_right(self, args, main, way, verdicts):
         """Whether the way was measured here, None where it is known to be wrong."""
+        if self._is_wrong(way.name, verdicts):
+            return None
         if way.name in verdicts:
-            return False if verdicts[way.name] else None
+            return False
         if self._static or (way.name == "beside" and not patched(args["model_options"])):
             return False
         x = args["input"]
         rows = torch.cat([way.forwards[0], x]) if way.name == "several" else x
-        found = self._tried(way.name, verdicts, self._evaluate, args, main, way.conds, rows, True)
+        asked = self._evaluate, args, main, way.conds, rows, True
+        found = asked[0](*asked[1:]) if way.name == "beside" else self._tried(way.name, *asked)
         if found is None:
             return None
         same = agree(found[-len(x) :], main.denoised, x, args["model"].get_dtype_inference())
@@ -350,12 +357,12 @@ class RawPredictions:
             verdicts["whole"] = False  # which of the two is wrong would take one more evaluation to know
         return None if same is False else True
 
-    def _by(self, args, main, way, verdicts):
+    def _by(self, args, main, way):
         def evaluate():
             return torch.cat([self._evaluate(args, main, way.conds, part) for part in way.forwards])
 
         safe = way.name == "beside"
-        found = evaluate() if safe else self._tried(way.name, verdicts, evaluate)
+        found = evaluate() if safe else self._tried(way.name, evaluate)
         return found if found is None else _picked(found, way.places)
 
     def _evaluate(self, args, main, conds, x, check=False):

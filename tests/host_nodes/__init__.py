@@ -16,7 +16,6 @@ from .caches import CACHE_NODES
 from .faults import FAULT_NODES, FAULTS
 from .pictures import PICTURE_NODES
 
-
 CHECK = "saddle_free_check"  # the pack's mark among the transformer options
 
 
