@@ -10,7 +10,7 @@ from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
 from .blocks import Blocks
 from .compat import compiled, parts_left_out, patched, spread_out, tied
-from .joint import fits, in_batches, levels, on_device, repeatable, separable
+from .joint import active, fits, in_batches, levels, on_device, repeatable, separable
 from .places import Place
 from .rng import Moment
 from .trust import Trust, agree, checking, made_up
@@ -162,7 +162,7 @@ class RawPredictions:
         if outputs is None:
             self._blocks.begin()
             outputs = executor(model, conds, x, sigma, options)
-        how = self._blocks.all_ran(), self._blocks.forwards()
+        how = self._blocks.all_ran() or not active(conds, x, sigma), self._blocks.forwards()
         if self._x is x:
             found = [Evaluated(conds, index, output, before, *how) for index, output in enumerate(outputs)]
             self._found += [entry for entry in found if self._get(entry.cond) is None]
@@ -370,7 +370,7 @@ class RawPredictions:
         self._blocks.begin()
         with main.before.again():
             outputs = comfy.samplers.calc_cond_batch(args["model"], conds, x, levels(args["sigma"], len(x)), options)
-        if not self._blocks.all_ran():
+        if not self._blocks.all_ran() and active(conds, x, args["sigma"]):
             raise UnansweredError(CACHED)
         return outputs[main.index]
 

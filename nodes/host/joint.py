@@ -1,5 +1,6 @@
 """Which images can be evaluated in one forward, by the conditions that belong to them and by the memory."""
 
+import comfy.samplers
 import torch
 
 HEADROOM = 1.5  # over its estimate of the memory, which the host itself leaves when it makes a batch
@@ -28,6 +29,11 @@ def _regroupable(conds, fits):
 def entries_of(conds):
     """The entries of several conditions."""
     return [entry for cond in conds if cond is not None for entry in cond]
+
+
+def active(conds, x, sigma):
+    """Whether any condition applies at sigma; where none does, the host predicts zeros without asking the network."""
+    return any(comfy.samplers.get_area_and_mult(entry, x, sigma) is not None for entry in entries_of(conds))
 
 
 def _tensors(entry):
