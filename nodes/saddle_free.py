@@ -1,6 +1,7 @@
 """The Saddle-Free Guidance node and what one sampling run of it remembers."""
 
 import functools
+import weakref
 from dataclasses import asdict, dataclass, replace
 
 from comfy.patcher_extension import WrappersMP
@@ -16,7 +17,7 @@ from ..curvature import (
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
 from .host.compat import KEY, why_nothing_to_guide
 from .host.coordinates import amplification, coordinates, image_keys, unpacked
-from .host.evaluate import Points
+from .host.points import Points
 from .host.run import GuidedRun, guided_sampling, window_inputs
 from .inputs import checked
 from .live_trace import LiveTrace, Trace
@@ -49,6 +50,7 @@ class SaddleFreeRun(GuidedRun):
         super().__init__(guider, settings.start_percent, settings.end_percent)
         self.settings = settings
         self.schedule = sigmas.tolist()
+        self.noise = weakref.ref(noise)
         self.image_keys = image_keys(noise)
         self.tracker = None
         self.estimate = None
@@ -61,9 +63,9 @@ class SaddleFreeRun(GuidedRun):
         self.trace.begin(self.schedule)
         self.live = LiveTrace(trace, node_id, asdict(settings))
 
-    def loaded(self, model):
+    def begun(self, model):
         """Also traces the window."""
-        super().loaded(model)
+        super().begun(model)
         self.trace.window = None if self.window is None else (self.window.start, self.window.end)
 
     def install(self, model_options):

@@ -9,7 +9,7 @@ import torch
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
 from .blocks import Blocks
-from .compat import compiled, parts_left_out, patched, spread_out, tied
+from .compat import compiled, frames_per_video, parts_left_out, patched, spread_out, tied
 from .joint import active, fits, in_batches, levels, on_device, repeatable, separable
 from .places import Place
 from .rng import Moment
@@ -60,43 +60,6 @@ class Evaluated:
     def several(self):
         """Whether there are others."""
         return sum(cond is not None for cond in self.conds) > 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """Where else the network is to be asked: rows x [R, ...], and the image of each, a list [R] of places in the batch.
-
-    Rows of an image may repeat, in any order. Also x [points * B, ...] with a shorter list of the images among which
-    it is asked; then chosen, a boolean [B] of the same on the device of x, or None for all.
-    """
-
-    x: torch.Tensor
-    images: list
-    chosen: torch.Tensor | None = None
-
-    @property
-    def rows_are_listed(self):
-        """Whether `images` has the image of each row."""
-        return len(self.images) == len(self.x)
-
-    def rows(self, batch):
-        """Rows [R, ...] and the image of each."""
-        if self.rows_are_listed:
-            return self.x, self.images
-        points = len(self.x) // batch
-        if len(self.images) == batch:
-            return self.x, self.images * points
-        places = on_device(self.images, self.x.device)
-        return self.x.unflatten(0, (points, batch)).index_select(1, places).flatten(0, 1), self.images * points
-
-    def full(self, found, base):
-        """Predictions in the layout of x, from those of `rows`, with those of the batch at x, [B, ...], elsewhere."""
-        if len(found) == len(self.x):
-            return found
-        found = found.unflatten(0, (-1, len(self.images)))  # [points, images, ...]
-        return base.expand(len(found), *base.shape).index_copy(
-            1, on_device(self.images, found.device), found
-        ).flatten(0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +159,8 @@ class RawPredictions:
         if outputs is None:
             return None
         own = [output[-len(x) :] for output in outputs]
+        if not self._blocks.all_ran():
+            return own  # which `batch` will see, too
         if "joint" not in verdicts:
             with before.again():
                 alone = executor(model, conds, x, sigma, checking(options))
@@ -261,6 +226,19 @@ class RawPredictions:
             verdicts["whole"] = True
         elif not same:
             log.info("%s; guidance asks it the slower way.", SAID[way])
+
+    def frames_per_video(self, args):
+        """How many images of the batch are the frames of one video, which share one direction; 1 where none do."""
+        return frames_per_video(self._main_cond(args))
+
+    def parts_left_out(self, args):
+        """Which values of a packed latent are neither probed nor to be pushed, a boolean [N], or None."""
+        return parts_left_out(args["model"], self._main_cond(args))
+
+    def _main_cond(self, args):
+        """Before anything is evaluated, too."""
+        positive = self._guider.conds.get("positive") if self._guider is not None else None
+        return args.get("cond") if positive is None else positive
 
     def main(self, args):
         """The main condition as it was evaluated at x, from the arguments of a post-CFG function.

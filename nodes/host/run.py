@@ -1,7 +1,6 @@
 """What every guidance node does in a sampling run: hooks for its time only, a window of sigma, one line when idle."""
 
 import logging
-import weakref
 
 import comfy.model_management
 import comfy.model_patcher
@@ -33,7 +32,7 @@ class GuidedRun:
         self.window = None
         self.trust = Trust()
         self.predictions = None
-        self.noise = None  # a weak reference to the run's noise, once it has begun
+        self.has_begun = False
         self.repeated = False
         self._last = Place()
         self.calls = 0
@@ -52,8 +51,8 @@ class GuidedRun:
         """
         raise NotImplementedError
 
-    def loaded(self, model):
-        """The model is loaded: its schedule, and no other, says where the window lies."""
+    def begun(self, model):
+        """The first call: the schedule of the model that is evaluated, and no other, says where the window lies."""
         if self.percents[0] > 0 or self.percents[1] < 1:
             sigmas = (float(model.model_sampling.percent_to_sigma(share)) for share in self.percents)
             self.window = SigmaWindow(*sigmas)
@@ -70,6 +69,9 @@ class GuidedRun:
     def idle(self, args):
         """`why_idle`, decided once in a call, because it may wait for the GPU."""
         x = args["input"]
+        if not self.has_begun:
+            self.has_begun = True
+            self.begun(args["model"])
         if self.decided is None or self.decided[0] is not x:
             self.decided = x, self.why_idle(args)
         return self.decided[1]
@@ -99,16 +101,9 @@ class GuidedRun:
                 (WrappersMP.CALC_COND_BATCH, self.predictions.batch),
             ):
                 add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
-        add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self._begun, model_options, is_model_options=True)
         later = (i for i, run in enumerate(runs) if isinstance(run, GuidedRun) and run.RANK > self.RANK)
         functions.insert(next(later, len(functions)), self.post_cfg)
         model_options["sampler_post_cfg_function"] = functions
-
-    def _begun(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
-        """SAMPLER_SAMPLE wrapper."""
-        self.noise = weakref.ref(noise)
-        self.loaded(guider.inner_model)
-        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
     def post_cfg(self, args):
         """Post-CFG function: the denoised prediction plus the correction."""
@@ -122,7 +117,7 @@ class GuidedRun:
         try:
             correction = self._correction_in_memory(args)
         except UnansweredError as reason:
-            self.idle_reason = str(reason)
+            self.idle_reason, self._last = str(reason), Place()
             self.unanswered[self.idle_reason] = self.unanswered.get(self.idle_reason, 0) + 1
             return args["denoised"]
         if correction is None:
