@@ -99,7 +99,8 @@ def in_turn(model, **knobs):
     """Saddle-free guidance that probes one of its directions at each call, which the node does not offer."""
     from comfy.patcher_extension import WrappersMP
     from saddle_free_guidance.guidance import CurvatureTrace
-    from saddle_free_guidance.nodes.guided_run import KEY, guided_sampling
+    from saddle_free_guidance.nodes.host.compat import KEY
+    from saddle_free_guidance.nodes.host.run import guided_sampling
     from saddle_free_guidance.nodes.saddle_free import SaddleFreeRun, Settings
 
     class InTurn(SaddleFreeRun):

@@ -156,11 +156,13 @@ class Search:
             scale = torch.where(known, math.sqrt(self.rows.shape[1]) / length, 0)  # [B]
             start = torch.where(known, scale * REACH, 0)[:, None] * changed
             start = torch.where(start.isfinite(), start, 0)
-            norm = scale * torch.linalg.vector_norm(changed, dim=1)
+            # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
+            fallen = (run.last[2] / self.sigma_hat).clamp(min=1)
+            norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
             norm = norm if run.norm is None else torch.maximum(norm, run.norm)
         # The noise in this call's prediction is in every response, too: a start that held it would look like a saddle.
         self.start = start if torch.finfo(self.guide.dtype).eps < EXACT else run.start
-        self.run = replace(run, last=(y, self.denoised), start=start, norm=norm)
+        self.run = replace(run, last=(y, self.denoised, self.sigma_hat), start=start, norm=norm)
 
     def _start(self, images, fresh):
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.

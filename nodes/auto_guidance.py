@@ -6,7 +6,9 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
 from ..guidance import auto_guidance
-from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
+from .host.compat import KEY
+from .host.coupling import Coupling
+from .host.run import GuidedRun, guided_sampling, window_inputs
 from .inputs import checked
 from .weak_model import WeakModel, refuse_misfit, with_own_weights
 
@@ -29,6 +31,7 @@ class AutoGuidanceRun(GuidedRun):
     def install(self, model_options):
         """Also prepares the weak model when the models are loaded."""
         super().install(model_options)
+        self.weak.coupling = Coupling(self.trust)
         add_wrapper_with_key(
             WrappersMP.SAMPLER_SAMPLE, KEY, self.weak.sampling, model_options, is_model_options=True
         )

@@ -1,6 +1,7 @@
 """The Saddle-Free Guidance node and what one sampling run of it remembers."""
 
 import functools
+import weakref
 from dataclasses import asdict, dataclass, replace
 
 from comfy.patcher_extension import WrappersMP
@@ -14,11 +15,12 @@ from ..curvature import (
     with_input_rounding,
 )
 from ..guidance import CurvatureTrace, saddle_free, schedule_position
-from .guided_run import KEY, GuidedRun, guided_sampling, window_inputs
-from .host import amplification, coordinates, image_keys, refuse_unusable, unpacked, why_not_probed
+from .host.compat import KEY, why_nothing_to_guide
+from .host.coordinates import amplification, coordinates, image_keys, unpacked
+from .host.points import Points
+from .host.run import GuidedRun, guided_sampling, window_inputs
 from .inputs import checked
 from .live_trace import LiveTrace, Trace
-from .predictions import Points
 
 AUTOMATIC = 0  # of refresh_every
 
@@ -45,20 +47,26 @@ class SaddleFreeRun(GuidedRun):
     NAME, RANK = "Saddle-Free Guidance", 2
 
     def __init__(self, settings, trace, node_id, guider, noise, sigmas):
-        refuse_unusable(guider.model_patcher.get_model_object("model_sampling"))
         super().__init__(guider, settings.start_percent, settings.end_percent)
         self.settings = settings
         self.schedule = sigmas.tolist()
+        self.noise = weakref.ref(noise)
         self.image_keys = image_keys(noise)
         self.tracker = None
         self.estimate = None
         self.position = self.probed_at = None  # in the schedule, where every so many steps count
         self.probes = None
         self.planned = None
+        self.nothing = None  # why there is nothing to guide, empty where there is
         self.latent_shapes = None
         self.trace = trace
-        self.trace.begin(self.schedule, self.window)
+        self.trace.begin(self.schedule)
         self.live = LiveTrace(trace, node_id, asdict(settings))
+
+    def begun(self, model):
+        """Also traces the window."""
+        super().begun(model)
+        self.trace.window = None if self.window is None else (self.window.start, self.window.end)
 
     def install(self, model_options):
         """Also says what to evaluate together with the sample."""
@@ -77,7 +85,7 @@ class SaddleFreeRun(GuidedRun):
     def post_cfg(self, args):
         """The guided prediction; the call is traced."""
         denoised = super().post_cfg(args)
-        if self.idle_reason is not None:
+        if self.idle_reason is not None and not self.repeated:
             self.trace.add_idle(args["sigma"][0], self.idle_reason)
         self.live.update()
         return denoised
@@ -85,15 +93,17 @@ class SaddleFreeRun(GuidedRun):
     def correction(self, args):
         """The saddle-free correction, from the estimate of this call or the one in use."""
         alpha, std = coordinates(args["model"].model_sampling, args["sigma"])
-        points = self._plan(args)
+        again, points = self.repeated, None if self.repeated else self._plan(args)
         if points is not None:
             self.estimate = self._probed(args, points, alpha, std)
+            self.planned = self.planned[0], None
             self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
-        self.planned = None
         estimate = replace(self.estimate, sigma_hat=std / alpha)
         correction = saddle_free(estimate, scale=self.settings.scale)
         directions = unpacked(estimate.direction, self.latent_shapes)
-        self.trace.add(args["sigma"][0], estimate, correction, directions)
+        if not again:
+            self.trace.add(args["sigma"][0], estimate, correction, directions)
+        self.planned = None
         return correction
 
     def points(self, args):
@@ -105,8 +115,11 @@ class SaddleFreeRun(GuidedRun):
         return None if unused or self.idle(args) else self._plan(args)
 
     def why_idle(self, args):
-        """Also where the model would not answer the probes itself."""
-        return super().why_idle(args) or why_not_probed(args["model_options"])
+        """Also where there is nothing to guide."""
+        if self.nothing is None:  # at the first call, whatever its sigma
+            model_sampling, x = args["model"].model_sampling, args["input"]
+            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), x) or ""
+        return super().why_idle(args) or self.nothing or None
 
     def why_ineffective(self):
         """The model was nowhere undecided."""
@@ -240,7 +253,6 @@ class SaddleFreeGuidance(io.ComfyNode):
     @checked
     def execute(cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions):
         """A clone of the model with the guidance attached, or the model itself when scale is 0; and the trace."""
-        refuse_unusable(model.get_model_object("model_sampling"))
         if scale == 0:
             return io.NodeOutput(model, CurvatureTrace(off="Saddle-Free Guidance is off: its scale is 0."))
         settings = Settings(

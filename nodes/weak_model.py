@@ -11,9 +11,9 @@ import comfy.sampler_helpers
 import comfy.samplers
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
-from .guided_run import IMAGE_KEYS, without_guidance
-from .host import image_keys, prediction_type
-from .predictions import Coupling
+from .host.compat import IMAGE_KEYS
+from .host.coordinates import image_keys, prediction_type
+from .host.run import without_guidance
 
 TEXT_WIDTHS = ("context_dim", "context_in_dim", "text_dim")
 
@@ -85,7 +85,7 @@ class WeakModel:
         self.image_keys = image_keys(noise)
         self.latent_shapes = None
         self.model = self.conds = self.options = None
-        self.coupling = Coupling()
+        self.coupling = None
 
     def sample(self, executor, *args, **kwargs):
         """The main model's sampling inside the weak one's OUTER_SAMPLE wrappers, which set up their per-run state."""

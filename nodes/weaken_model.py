@@ -9,8 +9,8 @@ from comfy.weight_adapter import WeightAdapterBase
 from comfy_api.latest import io
 
 from ..guidance import noised_further, pruned
-from .guided_run import IMAGE_KEYS
-from .host import UNUSABLE, coordinates, prediction_type
+from .host.compat import IMAGE_KEYS, NO_NOISE, UNSCALED
+from .host.coordinates import coordinates, prediction_type
 from .inputs import checked
 
 KEY = "saddle_free_weaken"
@@ -54,7 +54,7 @@ def raise_noise(model, factor):
     """
     model_sampling = model.get_model_object("model_sampling")
     known = (comfy.model_sampling.CONST, comfy.model_sampling.EPS)
-    if not isinstance(model_sampling, known) or isinstance(model_sampling, tuple(UNUSABLE)):
+    if not isinstance(model_sampling, known) or isinstance(model_sampling, (NO_NOISE, UNSCALED)):
         raise ValueError(
             f'"{NOISE}" cannot weaken a model with {prediction_type(model_sampling)} sampling; choose "{PRUNE}".'
         )

@@ -261,7 +261,7 @@ def test_a_twin_changes_nothing_and_is_reported_once(host, caplog):
     with caplog.at_level(logging.WARNING):
         twins = run(host, source, "run", lambda g, m, w: steered(g, m, second_copy(g, host, "sd3")), batch=3)
     assert torch.equal(twins, plain)
-    lines = [record.getMessage() for record in caplog.records if record.name.endswith("guided_run")]
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("host.run")]
     assert lines == [
         "Auto-Guidance did not change this image: the weak model predicted the same as the model at each of 3 calls."
     ]
@@ -310,7 +310,7 @@ def test_guidance_on_the_weak_model_is_left_out(host, caplog):
     plain = run(host, source, "plain", steered, batch=3)
     with caplog.at_level(logging.WARNING):
         on_weak = run(host, source, "run", lambda g, m, w: steered(g, m, steered(g, guided(g, w), m)), batch=3)
-    assert [record for record in caplog.records if record.name.endswith("guided_run")] == []
+    assert [record for record in caplog.records if record.name.endswith("host.run")] == []
     assert torch.equal(on_weak, plain)
     calls = counts(host)[0]
     assert counts(host) == (calls, calls, calls)

@@ -8,7 +8,6 @@ import stand_ins
 import torch
 from conditions import control_net, lora_hook, region
 from graphs import Graph, branches, demo, guided, output, sample, stand_in
-from host import failure
 
 KINDS = ("EPS", "V_PREDICTION", "EDM", "CONST", "COSMOS_RFLOW", "X0", "IMG_TO_IMG")
 SCHEDULES = {
@@ -28,10 +27,11 @@ def model_sampling(kind):
 
 @pytest.fixture(scope="module")
 def bridge(host):
-    """The module nodes/host.py as the host loaded it."""
+    """The module nodes/host/coordinates.py as the host loaded it."""
     import importlib
 
-    return importlib.import_module(host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host"))
+    node = host.node("SaddleFreeGuidance").__module__
+    return importlib.import_module(node.replace(".saddle_free", ".host.coordinates"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,20 +57,64 @@ def test_a_flow_model_that_scales_its_noise_is_followed(bridge):
     assert (alpha.item(), std.item()) == pytest.approx((0.6, 0.28))
 
 
-@pytest.mark.parametrize("kind", ["IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM"])
-def test_unusable_parametrisations_are_refused_by_name(host, bridge, kind):
-    with pytest.raises(ValueError, match=f"cannot guide a model with {kind} sampling"):
-        bridge.refuse_unusable(model_sampling(kind))
+@pytest.mark.parametrize("kind, steps, reason", [
+    ("IMG_TO_IMG_FLOW", 3, "predicts from a picture and adds no noise"),
+    ("V_PREDICTION_DDPM", 3, "this model was not made for; connect its own, VOIDSampler"),
+    ("IMG_TO_IMG", 1, "is a single step"),
+])
+def test_where_there_is_nothing_to_guide_the_picture_is_that_of_no_node(host, caplog, kind, steps, reason):
+    """No evaluation is added, and the log says why in one line."""
     graph = Graph()
-    model = graph.add("SaddleFreeDemoModel", digit="none")
-    patched = guided(graph, graph.add("TestSampling", model=model, kind=kind))
-    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=1)
-    condition = output(model, 3)
-    graph.add("TestCapture", samples=sample(graph, "KSampler", patched, condition, condition, latent), label="run")
-    executor = host.run(graph.prompt)
-    assert not executor.success
-    assert failure(executor)["node_type"] == "SaddleFreeGuidance"
-    assert kind in failure(executor)["exception_message"]
+    model, positive, negative, latent = stand_in("sd15", host.models)(graph)
+    for label in ("plain", "guided"):
+        branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
+        branch = graph.add("TestSampling", model=branch, kind=kind)
+        branch = guided(graph, branch, scale=4.0) if label == "guided" else branch
+        samples = sample(graph, "KSampler", branch, positive, negative, latent(1), steps=steps)
+        graph.add("TestCapture", samples=samples, label=label)
+    with caplog.at_level(logging.WARNING):
+        latents = host.latents(graph.prompt)
+    assert torch.equal(latents["guided"], latents["plain"])
+    assert len(host.record.evaluations["guided"]) == len(host.record.evaluations["plain"]) == steps
+    assert host.record.checks["guided"] == 0
+    assert len(messages(caplog)) == 1 and reason in messages(caplog)[0]
+
+
+def test_the_ddpm_v_prediction_is_guided_with_its_own_sampler(host, bridge):
+    """The host's VOID sampler keeps x = alpha x0 + std n with alpha^2 + std^2 = 1, as the network was trained."""
+    import comfy_extras.nodes_void
+
+    sampling = model_sampling("V_PREDICTION_DDPM")
+    x0, noise = torch.randn(2, 1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = []
+
+    def perfect(x, sigma, **kwargs):
+        alpha, std = (value.reshape(-1, 1, 1, 1, 1) for value in bridge.coordinates(sampling, sigma.double()))
+        errors.append((x - alpha * x0 - std * noise).abs().max().item())
+        return sampling.calculate_denoised(sigma.double(), alpha * noise - std * x0, x.double())
+
+    sigmas = torch.cat([sampling.sigmas.flip(0)[::100], torch.zeros(1)]).double()
+    alpha, std = bridge.coordinates(sampling, sigmas[:1])
+    start = (alpha * x0 + std * noise).float()
+    comfy_extras.nodes_void.VOID_DDIM().sample(perfect, sigmas, {}, None, start, disable_pbar=True)
+    assert len(errors) == 10 and max(errors) < 1e-5
+
+    graph = Graph()
+    model, positive, _, latent = stand_in("sd15", host.models)(graph)
+    for label in ("plain", "guided"):
+        branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
+        branch = graph.add("TestSampling", model=branch, kind="V_PREDICTION_DDPM")
+        branch = graph.add("TestUndecided", model=branch, amount=3.0)
+        branch = guided(graph, branch) if label == "guided" else branch
+        samples = graph.add(
+            "SamplerCustomAdvanced", noise=graph.add("RandomNoise", noise_seed=1), sampler=graph.add("VOIDSampler"),
+            guider=graph.add("BasicGuider", model=branch, conditioning=positive), latent_image=latent(1),
+            sigmas=graph.add("BasicScheduler", model=branch, scheduler="simple", steps=3, denoise=1.0),
+        )
+        graph.add("TestCapture", samples=samples, label=label)
+    latents = host.latents(graph.prompt)
+    assert len(host.record.evaluations["guided"]) == 6 and latents["guided"].isfinite().all()
+    assert not torch.allclose(latents["guided"], latents["plain"], atol=1e-3)
 
 
 @pytest.mark.parametrize("sampling", ["eps", "v_prediction", "x0", "lcm"])
@@ -209,19 +253,31 @@ def test_guidance_that_acts_says_nothing(host, caplog):
     assert messages(caplog) == []
 
 
-def test_a_cache_that_would_fake_the_probe_switches_guidance_off(host, caplog):
+def test_a_cache_that_answers_in_place_of_the_network_is_left_alone(host, caplog):
+    """Known by the blocks that do not run. The steps that the network itself answers are guided."""
     graph = Graph()
-    model, positive, negative, latent = stand_in("sd3", host.models)(graph)
-    for label in ("plain", "guided"):
+    model, positive, negative, latent = stand_in("flux", host.models)(graph)
+    for label in ("plain", "tiny", "coarse"):
+        branch = graph.add("TestUndecided", model=model, amount=3.0)
         branch = graph.add(
-            "EasyCache", model=model, reuse_threshold=0.2, start_percent=0.0, end_percent=1.0, verbose=False
+            "EasyCache", model=branch, reuse_threshold=2.0, start_percent=0.0, end_percent=1.0, verbose=False
         )
-        branch = guided(graph, branch) if label == "guided" else branch
-        graph.add("TestCapture", samples=sample(graph, "KSampler", branch, positive, negative, latent(1)), label=label)
+        knobs = {"scale": 1e-6, "probe_radius": 0.1 if label == "tiny" else 0.3}
+        branch = branch if label == "plain" else guided(graph, branch, **knobs)
+        samples = sample(graph, "KSampler", branch, positive, negative, latent(1), steps=8)
+        graph.add("TestCapture", samples=samples, label=label)
+        if label != "plain":
+            graph.add("TestCaptureTrace", trace=output(branch, 1), latent=samples, label=label)
     with caplog.at_level(logging.WARNING):
         latents = host.latents(graph.prompt)
-    assert torch.equal(latents["plain"], latents["guided"])
-    assert len(messages(caplog)) == 1 and "EasyCache" in messages(caplog)[0]
+    assert torch.allclose(latents["plain"], latents["tiny"], rtol=1e-3, atol=1e-3)
+    tiny, coarse = (
+        [call for call in host.record.traces[label].calls if call.reason is None] for label in ("tiny", "coarse")
+    )
+    assert 0 < len(tiny) < 8 and len(tiny) == len(coarse)
+    for one, other in zip(tiny, coarse):  # the derivative of one network, whatever the step
+        assert torch.allclose(one.rayleigh, other.rayleigh, rtol=0.01)
+    assert len(messages(caplog)) == 2 and f"left out {8 - len(tiny)} of 8 calls: a cache" in messages(caplog)[0]
 
 
 def test_a_cache_of_whole_steps_leaves_the_probes_real(host):

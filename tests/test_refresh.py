@@ -215,12 +215,20 @@ class Condition:
 ])
 def test_what_belongs_to_one_image_keeps_a_batch_together(host, entry, separable):
     guidance = host.node("SaddleFreeGuidance").__module__
-    predictions = importlib.import_module(guidance.replace(".saddle_free", ".predictions"))
-    assert predictions.separable([[entry], None], {}) == separable
-    for options in ({"patches": {"attn2_patch": [print]}}, {"wrappers": {"apply_model": {"torch.compile": [print]}}}):
-        assert not predictions.separable([[entry]], {"transformer_options": options})
-    options = {"wrappers": {"apply_model": {"other": [print]}}}
-    assert predictions.separable([[entry]], {"transformer_options": options}) == separable
+    joint = importlib.import_module(guidance.replace(".saddle_free", ".host.joint"))
+    assert joint.separable([[entry], None]) == separable
+
+
+@pytest.mark.parametrize("options, reaches", [
+    ({"transformer_options": {"patches": {"attn2_patch": [print]}}}, True),
+    ({"transformer_options": {"wrappers": {"diffusion_model": {"other": [print]}}}}, True),
+    ({"model_function_wrapper": print}, True),
+    ({"transformer_options": {"wrappers": {"apply_model": {"other": [print]}}, "patches": {}}}, False),
+])
+def test_what_another_pack_puts_into_the_network_may_reach_across_a_batch(host, options, reaches):
+    guidance = host.node("SaddleFreeGuidance").__module__
+    compat = importlib.import_module(guidance.replace(".saddle_free", ".host.compat"))
+    assert compat.patched(options) == reaches
 
 
 def test_texts_of_their_own_are_kept_together_in_the_host(host):

@@ -79,7 +79,7 @@ def sampled(host, source, variants, *, batch=3, **settings):
         label: SimpleNamespace(
             latent=latents[label], calls=len(record.calls[label]), main=len(record.evaluations[label]),
             weak=len(record.evaluations[f"weak {label}"]), rows=record.rows[label],
-            trace=record.traces.get(label),
+            checks=record.checks[label], trace=record.traces.get(label),
         )
         for label in variants
     }

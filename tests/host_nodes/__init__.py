@@ -16,6 +16,8 @@ from .caches import CACHE_NODES
 from .faults import FAULT_NODES, FAULTS
 from .pictures import PICTURE_NODES
 
+CHECK = "saddle_free_check"  # the pack's mark among the transformer options
+
 
 class Record:
     """What the nodes below saw since the last clear()."""
@@ -29,6 +31,7 @@ class Record:
         self.traces = {}  # by label
         self.forwards = defaultdict(int)  # APPLY_MODEL calls, by label
         self.evaluations = defaultdict(list)  # their sigmas, once for each batch that was evaluated, by label
+        self.checks = defaultdict(int)  # APPLY_MODEL calls that only checked others, which are not counted, by label
         self.rows = defaultdict(int)  # images and conditions in them, by label
         self.points = defaultdict(list)  # digests of what was evaluated, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
@@ -100,6 +103,9 @@ class TestWatch:
             return executor(x, *args, **kwargs)
 
         def apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+            if CHECK in transformer_options:
+                RECORD.checks[label] += 1
+                return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
             rows = x.unflatten(0, (len(transformer_options["cond_or_uncond"]), -1))  # [conditions, images, ...]
             parts = rows.split(batch or len(x), dim=1)
             before = len(RECORD.evaluations[label])

@@ -1,5 +1,6 @@
 """Nodes that put a cache of another pack's kind in front of the network, or couple the conditions there."""
 
+import torch
 from comfy.patcher_extension import WrappersMP
 
 
@@ -75,4 +76,120 @@ class TestCoupled(TestStepCache):
     MAKE = Coupled
 
 
-CACHE_NODES = (TestStepCache, TestCoupled)
+REMEMBERED = {}
+
+
+class Remembers:
+    """Adds a share of the mean of what it was asked last to each prediction, as statistics of the last step are used.
+
+    Kept in a list, as an attribute of the network, in place in a tensor, or outside of what hangs on the model.
+    """
+
+    def __init__(self, kind):
+        self.kind, self.last, self.tensor = kind, [0.0], torch.zeros(())
+        self.name = f"test_last_{id(self)}"
+
+    def _get(self, network):
+        return {
+            "list": lambda: self.last[0], "network": lambda: getattr(network, self.name, 0.0),
+            "place": lambda: self.tensor.clone(), "outside": lambda: REMEMBERED.get(self.name, 0.0),
+        }[self.kind]()
+
+    def _put(self, network, value):
+        if self.kind == "list":
+            self.last[0] = value
+        elif self.kind == "network":
+            setattr(network, self.name, value)
+        elif self.kind == "place":
+            self.tensor.copy_(value)
+        else:
+            REMEMBERED[self.name] = value
+
+    def wrapper(self, executor, x, *args, **kwargs):
+        """DIFFUSION_MODEL wrapper"""
+        network = executor.class_obj
+        last = self._get(network)
+        self._put(network, x.mean())
+        return executor(x, *args, **kwargs) + 3.0 * last
+
+
+class TestRemembers:
+    """Patches a model with it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "kind": (["list", "network", "place", "outside"],)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, kind):
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_remembers", Remembers(kind).wrapper)
+        return (patched,)
+
+
+class TestTwice:
+    """A model that each step of the sampler asks twice at one x."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "double": ("BOOLEAN", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, double):
+        def predict_noise(executor, x, *args, **kwargs):
+            if double:
+                return executor(x.double(), *args, **kwargs)
+            executor(x, *args, **kwargs)
+            return executor(x, *args, **kwargs)
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "test_twice", predict_noise)
+        return (patched,)
+
+
+class TestPicky:
+    """A model that takes so many rows and no more."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "rows": ("INT", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, rows):
+        def apply_model(executor, x, *args, **kwargs):
+            if len(x) > rows:
+                raise ValueError(f"this network takes {rows} rows")
+            return executor(x, *args, **kwargs)
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_picky", apply_model)
+        return (patched,)
+
+
+class TestCompiledBlock:
+    """A model with a compiled block in the place of the network's own."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "block": ("STRING", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model, block):
+        patched = model.clone()
+        patched.add_object_patch(block, torch.compile(patched.get_model_object(block), backend="eager"))
+        return (patched,)
+
+
+CACHE_NODES = (TestStepCache, TestCoupled, TestRemembers, TestTwice, TestPicky, TestCompiledBlock)

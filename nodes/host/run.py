@@ -7,12 +7,12 @@ import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
-from ..guidance import SigmaWindow
-from .host import why_not_asked
-from .predictions import RawPredictions
+from ...guidance import SigmaWindow
+from .compat import KEY, why_not_asked
+from .evaluate import RawPredictions, UnansweredError
+from .places import Place
+from .trust import Trust
 
-KEY = "saddle_free_guidance"
-IMAGE_KEYS = "saddle_free_image_keys"  # among the transformer options of a weak model
 log = logging.getLogger(__name__)
 
 
@@ -30,20 +30,32 @@ class GuidedRun:
         self.guider = guider
         self.percents = start_percent, end_percent
         self.window = None
-        if start_percent > 0 or end_percent < 1:
-            model_sampling = guider.model_patcher.get_model_object("model_sampling")
-            self.window = SigmaWindow(*(float(model_sampling.percent_to_sigma(share)) for share in self.percents))
+        self.trust = Trust()
         self.predictions = None
+        self.has_begun = False
+        self.repeated = False
+        self._last = Place()
         self.calls = 0
         self.active_calls = 0
+        self.unanswered = {}  # reason: number of calls
         self.idle_reason = None
         self.decided = None
         self.acted = None
         self.out_of_memory = False
 
     def correction(self, args):
-        """What to add to the denoised prediction, from the arguments of a post-CFG function."""
+        """What to add to the denoised prediction, from the arguments of a post-CFG function.
+
+        Where `repeated` is set, the sampler asks at the same place again, or memory ran out after what was asked had
+        been answered: the estimate stays as it is.
+        """
         raise NotImplementedError
+
+    def begun(self, model):
+        """The first call: the schedule of the model that is evaluated, and no other, says where the window lies."""
+        if self.percents[0] > 0 or self.percents[1] < 1:
+            sigmas = (float(model.model_sampling.percent_to_sigma(share)) for share in self.percents)
+            self.window = SigmaWindow(*sigmas)
 
     def why_idle(self, args):
         """Why guidance does not act at this call, as the end of a sentence, or None."""
@@ -57,6 +69,9 @@ class GuidedRun:
     def idle(self, args):
         """`why_idle`, decided once in a call, because it may wait for the GPU."""
         x = args["input"]
+        if not self.has_begun:
+            self.has_begun = True
+            self.begun(args["model"])
         if self.decided is None or self.decided[0] is not x:
             self.decided = x, self.why_idle(args)
         return self.decided[1]
@@ -69,12 +84,17 @@ class GuidedRun:
         """The sampling itself, for subclasses that must prepare something around it."""
         return executor(*args, **kwargs)
 
+    def end(self):
+        """The run is over, however it ended."""
+        if self.predictions is not None:
+            self.predictions.end()
+
     def install(self, model_options):
         """Adds this run's hooks to the run's own copy of the model options."""
         functions = list(model_options.get("sampler_post_cfg_function", []))
         runs = [getattr(function, "__self__", None) for function in functions]
         other = next((run for run in runs if isinstance(run, GuidedRun)), None)
-        self.predictions = RawPredictions() if other is None else other.predictions
+        self.predictions = RawPredictions(self.trust) if other is None else other.predictions
         if other is None:
             for kind, wrapper in (
                 (WrappersMP.PREDICT_NOISE, self.predictions.evaluation),
@@ -87,22 +107,31 @@ class GuidedRun:
 
     def post_cfg(self, args):
         """Post-CFG function: the denoised prediction plus the correction."""
+        self.repeated = self._last.same(args["input"], args["sigma"])
+        self._last = Place(args["input"], args["sigma"])
         self.calls += 1
         self.idle_reason = self.idle(args)
         self.decided = None
         if self.idle_reason is not None:
             return args["denoised"]
-        correction = self._correction_in_memory(args)
+        try:
+            correction = self._correction_in_memory(args)
+        except UnansweredError as reason:
+            self.idle_reason, self._last = str(reason), Place()
+            self.unanswered[self.idle_reason] = self.unanswered.get(self.idle_reason, 0) + 1
+            return args["denoised"]
         if correction is None:
-            self.out_of_memory = True
-            self.idle_reason = self.why_idle(args)
-            log.warning(
-                "%s: memory ran out for its extra evaluation, twice; the rest of this image is made without it.",
-                self.NAME,
-            )
+            self._give_up(args)
             return args["denoised"]
         self.active_calls += 1
         return args["denoised"] + correction
+
+    def _give_up(self, args):
+        self.out_of_memory = True
+        self.idle_reason = self.why_idle(args)
+        log.warning(
+            "%s: memory ran out for its extra evaluation, twice; the rest of this image is made without it.", self.NAME
+        )
 
     def _correction_in_memory(self, args):
         """The correction, tried once more after freeing memory where it ran out, or None."""
@@ -128,6 +157,10 @@ class GuidedRun:
             reason = f"{type(self.guider).__name__} runs no post-CFG functions with these settings"
         elif self.active_calls == 0:
             reason = self.idle_reason
+        elif self.unanswered:
+            reason, calls = next(iter(self.unanswered.items()))
+            log.warning("%s left out %d of %d calls: %s.", self.NAME, calls, self.calls, reason)
+            return
         elif not self.acted.item():
             reason = self.why_ineffective()
         else:
@@ -141,9 +174,12 @@ def guided_sampling(make_run):
     make_run: called with the guider, the noise and the sigmas; gives a GuidedRun.
     """
 
+    trust = Trust()  # lives as long as the node's model, and knows the models that it has sampled
+
     def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
         run = make_run(guider, noise, sigmas)
+        run.trust = trust
         model_options = guider.model_options
         guider.model_options = comfy.model_patcher.create_model_options_clone(model_options)
         try:
@@ -151,6 +187,7 @@ def guided_sampling(make_run):
             output = run.sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs)
         finally:
             guider.model_options = model_options
+            run.end()
         run.report()
         return output
 

@@ -1,0 +1,53 @@
+"""Whether the conditions of one evaluation reach each other's predictions, of a model that only guidance evaluates."""
+
+import logging
+
+import comfy.model_management
+import comfy.samplers
+
+from .compat import compiled
+from .joint import levels
+from .trust import agree, checking
+
+log = logging.getLogger(__name__)
+
+
+class Coupling:
+    """Evaluates one condition without the others where that was found to be the same as with them.
+
+    trust: a Trust, which keeps what was found.
+    """
+
+    def __init__(self, trust):
+        self._trust = trust
+
+    def evaluate(self, evaluated, x, sigma, model, options):
+        """What `evaluated` is, by another model: its conditions, and the moment before it, are the other's then."""
+
+        def ask(conds, options=options):
+            with evaluated.before.again():
+                return comfy.samplers.calc_cond_batch(model, conds, x, levels(sigma, len(x)), options)[evaluated.index]
+
+        alone, conds = evaluated.alone, evaluated.conds
+        verdicts = self._trust.verdicts(model, conds, options, len(x))
+        if sum(cond is not None for cond in conds) == 1 or verdicts.get("whole"):
+            return ask(alone)
+        if "whole" in verdicts or compiled(model, options):
+            return ask(conds)
+        together, found = ask(conds, checking(options)), self._tried(ask, alone)
+        same = found is not None and agree(found, together, x, model.get_dtype_inference())
+        if same is None:
+            return found
+        verdicts["whole"] = same
+        if not same:
+            log.info("The weak model's conditions reach each other; they are evaluated together.")
+        return found if same else together
+
+    @staticmethod
+    def _tried(ask, conds):
+        try:
+            return ask(conds)
+        except Exception as error:
+            if comfy.model_management.is_oom(error):
+                raise
+        return None
