@@ -91,5 +91,5 @@ class ProbeSchedule:
 
 LEAST = 0.01  # by how much a quotient must exceed 1: less is within what a probe's own step bends
 GRANTED = 1.1
-SPAN = 20.0
+SPAN = 10.0
 LOOK_AGAIN = 0.9  # of the spread: a saddle that opens there is already a little open then

@@ -50,29 +50,42 @@ class SaddleFree:
         """The guided prediction at x [B, ...]; alpha, std: floats or [B]. A new shape of x begins a new run."""
         call = self.questions(x, alpha=alpha, std=std, mask=mask, image_keys=image_keys)
         rows, images = next(call)
+        answer = denoise(rows, torch.tensor(images, device=x.device))
+        denoised = answer[: len(x)]
         while True:
             try:
-                rows, images = call.send(denoise(rows, images))
+                rows, images = call.send(answer)
             except StopIteration as end:
-                return end.value
+                return denoised + end.value
+            answer = denoise(rows, torch.tensor(images, device=x.device))
 
     def questions(self, x, *, alpha, std, mask=None, image_keys=None, sigma=None):
-        """The evaluations of one call, for a caller that makes them itself, and the guided prediction at the end.
+        """The evaluations of one call, for a caller that makes them itself, and the correction [B, ...] at the end.
 
-        A generator: yields rows and the image of each, to be answered by the predictions there. The first rows are
-        always x itself, maybe with probes behind it. What was found is kept only when the call ends. sigma: the name of
-        the call in the trace, by default sigma_hat.
+        A generator: yields rows [R, ...] and the image of each, a list, to be answered by the predictions there. The
+        first rows are x itself, maybe with probes behind it. What was found is kept only when the call ends, so that a
+        call that breaks off can be made again. sigma: the name of the call in the trace, by default sigma_hat.
         """
         if x.ndim < 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; it must be [batch, ...] with at least two dimensions.")
         if self.scale == 0:
-            return (yield x, torch.arange(len(x), device=x.device))
+            return torch.zeros_like((yield x, list(range(len(x)))))
         search = Search(self, self._run_of(x, mask, image_keys), x, alpha, std)
-        denoised = yield from search.evaluate()
-        correction = self._push(search.run, search.sigma_hat).to(denoised.dtype)
+        dtype = yield from search.evaluate()
         self._run = search.run
+        correction = self._push(search.run, search.sigma_hat).to(dtype)
         self.trace.add(search.sigma_hat[0] if sigma is None else sigma, search.traced(correction))
-        return denoised + correction
+        return correction
+
+    @property
+    def begun(self):
+        """Whether a call has ended since the run began."""
+        return self._run is not None
+
+    def again(self, *, alpha, std, dtype):
+        """The correction [B, ...] of the last call once more, for a sampler that asks twice at one place."""
+        sigma_hat = torch.as_tensor(std / alpha, dtype=self._run.ahead.dtype, device=self._run.ahead.device)
+        return self._push(self._run, sigma_hat).to(dtype)
 
     def _push(self, run, sigma_hat):
         """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...]."""

@@ -91,7 +91,6 @@ class Search:
     def __init__(self, guide, run, x, alpha, std):
         self.guide, self.run, self.x = guide, run, x
         self.rows = x.to(run.ahead.dtype).flatten(1)  # [B, N]
-        self.everyone = torch.arange(len(x), device=x.device)
         self.alpha, self.std = (self._each(value) for value in (alpha, std))  # [B]
         self.sigma_hat = self.std / self.alpha
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
@@ -103,19 +102,18 @@ class Search:
         return value.reshape(-1).expand(len(self.x))
 
     def evaluate(self):
-        """Yields rows and the image of each, takes the predictions there; returns the denoised prediction at x."""
+        """Yields rows and the image of each, takes the predictions there; returns the dtype of these."""
         images, probes = self._fixed() if self.guide.refresh_every != AUTOMATIC else ([], None)
-        first = self._asked(images, probes)
-        answer = yield torch.cat([self.x, first[0]]), torch.cat([self.everyone, first[1]])
-        denoised, answer = answer[: len(self.x)], answer[len(self.x) :]
-        self.denoised = denoised.to(self.rows.dtype).flatten(1)
+        everyone, (rows, places) = list(range(len(self.x))), self._asked(images, probes)
+        told = yield (torch.cat([self.x, rows]), everyone + places) if images else (self.x, everyone)
+        self.denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
         self._learn_from_step()
         if self.guide.refresh_every == AUTOMATIC:
             for images, rounds in self._due():
                 yield from self._look(images, self._start(images, fresh=rounds > 1), rounds)
         elif images:
-            yield from self._look(images, probes, ROUNDS, answer)
-        return denoised
+            yield from self._look(images, probes, ROUNDS, told[len(self.x) :])
+        return told.dtype
 
     def _fixed(self):
         """In fixed steps: all images where it is time, and their first displacements; one value is read a call."""
@@ -308,10 +306,9 @@ class Search:
     def _asked(self, images, displacements):
         """Rows [directions * b, ...] that are x and a displacement [directions, b, N], and the image of each."""
         if not images:
-            return self.x[:0], self.everyone[:0]
-        index = self._index(images)
-        rows = self.rows[index] + displacements
-        return rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), index.repeat(len(displacements))
+            return None, []
+        rows = self.rows[self._index(images)] + displacements
+        return rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), images * len(displacements)
 
     def _response(self, answer, picked):
         """J times the displacements, [directions, b, N], from the predictions there."""

@@ -45,12 +45,14 @@ class CurvatureTrace:
 
     off: a sentence where guidance is off and nothing will be traced. Values stay tensors on their device until they
     are read, so that tracing does not wait for the GPU. A run that begins where the last one ended continues it.
+    layout: what turns directions [directions, B, ...] into [directions, B, C, *spatial], where that is not their layout.
     Read as a list it gives the calls; rayleigh, push and evaluations have one entry a call.
     """
 
     def __init__(self, off=None):
         self.off = off
         self.window = None
+        self.layout = None
         self.clear()
 
     def clear(self):
@@ -97,14 +99,15 @@ class CurvatureTrace:
         """An active call: its sigma, and what a Search found, a dict.
 
         found: rayleigh, error, weight, probed, evaluations as in TracedCall; correction [B, ...]; directions, the unit
-        directions as [directions, B, C, *spatial].
+        directions [directions, B, ...].
         """
         push = found["correction"].float().square().flatten(1).mean(dim=1).sqrt()
         known, weight = found["probed"], found["weight"].float()
         self.calls.append(TracedCall(
             sigma, None, found["rayleigh"], found["error"], weight, known, push, found["evaluations"]
         ))
-        energy = found["directions"].float().square().mean(dim=2)  # [directions, B, *spatial]
+        directions = found["directions"] if self.layout is None else self.layout(found["directions"])
+        energy = directions.float().square().mean(dim=2)  # [directions, B, *spatial]
         undecided = (energy * weight.reshape(weight.shape + (1,) * (energy.ndim - 2))).sum(dim=0)
         self._decided = energy.mean(dim=0)
         same = self._undecided is not None and self._undecided.shape == undecided.shape

@@ -2,27 +2,19 @@
 
 import functools
 import weakref
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
-from ..curvature import (
-    CurvatureTracker,
-    ProbeSchedule,
-    automatic_probe_radius,
-    rounding_error,
-    with_input_rounding,
-)
-from ..guidance import CurvatureTrace, saddle_free, schedule_position
+from ..guidance import CurvatureTrace, SaddleFree
 from .host.compat import KEY, why_nothing_to_guide
-from .host.coordinates import amplification, coordinates, image_keys, unpacked
+from .host.coordinates import coordinates, image_keys, unpacked
+from .host.frames import Frames
 from .host.points import Points
 from .host.run import GuidedRun, guided_sampling, window_inputs
 from .inputs import checked
 from .live_trace import LiveTrace, Trace
-
-AUTOMATIC = 0  # of refresh_every
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Settings:
 
 
 class SaddleFreeRun(GuidedRun):
-    """One sampling run: the tracked directions, the push in use, and the trace of both.
+    """One sampling run: the guide, asked through the host, and its trace.
 
     node_id: of the node that guides, None where no executor runs it.
     """
@@ -51,16 +43,14 @@ class SaddleFreeRun(GuidedRun):
         self.settings = settings
         self.schedule = sigmas.tolist()
         self.noise = weakref.ref(noise)
-        self.image_keys = image_keys(noise)
-        self.tracker = None
-        self.estimate = None
-        self.position = self.probed_at = None  # in the schedule, where every so many steps count
-        self.probes = None
-        self.planned = None
+        self.keys = image_keys(noise)
+        self.mask = None  # where the picture may change, as the sampler has it
+        self.guide = None
+        self.frames = Frames(1)
+        self.call = None  # of the guide: x, the generator, and what is asked beside x
         self.nothing = None  # why there is nothing to guide, empty where there is
-        self.latent_shapes = None
         self.trace = trace
-        self.trace.begin(self.schedule)
+        self.trace.begin(self.schedule, continues=self.keys is None)
         self.live = LiveTrace(trace, node_id, asdict(settings))
 
     def begun(self, model):
@@ -69,15 +59,24 @@ class SaddleFreeRun(GuidedRun):
         self.trace.window = None if self.window is None else (self.window.start, self.window.end)
 
     def install(self, model_options):
-        """Also says what to evaluate together with the sample."""
+        """Also says what to evaluate together with the sample, and takes the mask as the sampler gets it."""
         super().install(model_options)
         self.predictions.companions.append(self.points)
+        add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self.masked, model_options, is_model_options=True)
 
-    def sample(self, executor, *args, **kwargs):
+    def masked(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args):
+        """SAMPLER_SAMPLE wrapper: remembers where the picture may change."""
+        self.mask = denoise_mask
+        return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
+
+    def sample(self, executor, noise, latent_image, *args, **kwargs):
         """The sampling; what was traced is kept however it ends."""
-        self.latent_shapes = kwargs.get("latent_shapes")
+        shapes = kwargs.get("latent_shapes")
+        self.trace.layout = None if shapes is None else functools.partial(unpacked, latent_shapes=shapes)
+        if self.keys is None:  # without noise, what is sampled from names the image
+            self.keys = image_keys(latent_image)
         try:
-            return super().sample(executor, *args, **kwargs)
+            return super().sample(executor, noise, latent_image, *args, **kwargs)
         finally:
             self.live.flush()
             self.trace.end()
@@ -91,28 +90,33 @@ class SaddleFreeRun(GuidedRun):
         return denoised
 
     def correction(self, args):
-        """The saddle-free correction, from the estimate of this call or the one in use."""
-        alpha, std = coordinates(args["model"].model_sampling, args["sigma"])
-        again, points = self.repeated, None if self.repeated else self._plan(args)
-        if points is not None:
-            self.estimate = self._probed(args, points, alpha, std)
-            self.planned = self.planned[0], None
-            self.note_acted(((self.estimate.rayleigh > 1) & self.estimate.finite).any())
-        estimate = replace(self.estimate, sigma_hat=std / alpha)
-        correction = saddle_free(estimate, scale=self.settings.scale)
-        directions = unpacked(estimate.direction, self.latent_shapes)
-        if not again:
-            self.trace.add(args["sigma"][0], estimate, correction, directions)
-        self.planned = None
-        return correction
+        """The saddle-free correction, from the answers to what the guide asks."""
+        alpha, std = self._coordinates(args)
+        dtype = args["denoised"].dtype
+        if self.repeated and self.guide is not None and self.guide.begun:
+            return self.frames.apart(self.guide.again(alpha=alpha, std=std, dtype=dtype))
+        call, points = self._ask(args)
+        self.call = None
+        main = self.predictions.main(args)
+        answer = self.frames.together(main.denoised)
+        while True:
+            if points is not None:
+                found = self.frames.together(self.predictions.elsewhere(args, main, points))
+                answer = found if answer is None else self.frames.joined(answer, found)
+            try:
+                points = self._points(*call.send(answer))
+            except StopIteration as end:
+                self.note_acted((self.trace[-1].weight > 0).any())
+                return self.frames.apart(end.value)
+            answer = None
 
     def points(self, args):
         """The probes of a call, as Points, before the sample is evaluated, or None.
 
         Also None once those of an earlier call were not used, by a guider that runs no post-CFG functions.
         """
-        unused = self.planned is not None and self.planned[0] is not args["input"]
-        return None if unused or self.idle(args) else self._plan(args)
+        unused = self.call is not None and self.call[0] is not args["input"]
+        return None if unused or self.idle(args) else self._ask(args)[1]
 
     def why_idle(self, args):
         """Also where there is nothing to guide."""
@@ -125,67 +129,44 @@ class SaddleFreeRun(GuidedRun):
         """The model was nowhere undecided."""
         return f"the model showed no positive curvature at any of {self.active_calls} calls"
 
-    def _plan(self, args):
-        """The probes of this call as Points, or None; chosen once."""
+    def _ask(self, args):
+        """The guide's call at this x and what it asks beside x, begun once."""
         x = args["input"]
-        if self.planned is None or self.planned[0] is not x:
-            self.planned = x, self._choose(args)
-        return self.planned[1]
+        if self.call is None or self.call[0] is not x:
+            if self.guide is None:
+                self._begin(args)
+            alpha, std = self._coordinates(args)
+            call = self.guide.questions(
+                self.frames.together(x), alpha=alpha, std=std, mask=self._mask(x), sigma=args["sigma"][0]
+            )
+            rows, images = next(call)
+            count = len(x) // self.frames.count
+            self.call = x, call, self._points(rows[count:], images[count:])
+        return self.call[1:]
 
-    def _choose(self, args):
-        x, (alpha, std) = args["input"], coordinates(args["model"].model_sampling, args["sigma"])
-        images, chosen = self._due(args, std / alpha)
+    def _begin(self, args):
+        settings, x = self.settings, args["input"]
+        self.frames = Frames.of(self.predictions.frames_per_video(args), len(x))
+        keys = self.keys[:: self.frames.count] if self.keys is not None and len(self.keys) == len(x) else None
+        self.guide = SaddleFree(
+            settings.scale, settings.guidance_seed, settings.refresh_every,
+            min(settings.directions, self.frames.count * x[0].numel()), args["model"].get_dtype_inference(),
+            image_keys=keys, probe_radius=settings.probe_radius, trace=self.trace,
+        )
+
+    def _points(self, rows, images):
         if not images:
             return None
-        if self.tracker is None:
-            self.tracker = self._make_tracker(x)
-        dtype, size, growth = self._precision(args, std)
-        self.tracker.rounding = rounding_error(dtype, size, growth)
-        self.tracker.probe_radius = self.settings.probe_radius or functools.partial(
-            automatic_probe_radius, dtype, size, amplification=growth
-        )
-        return Points(self.tracker.probe(x, std=std), images, chosen)
+        return Points(self.frames.apart(rows), self.frames.images(images))
 
-    def _due(self, args, sigma_hat):
-        """The places of the images to probe at this call, and a boolean [B] of the same, None where it is all or none.
+    def _coordinates(self, args):
+        return coordinates(args["model"].model_sampling, args["sigma"][:: self.frames.count])
 
-        What is read here waits for the GPU; later in the call nothing does.
-        """
-        x, every = args["input"], self.settings.refresh_every
-        reusable = self.estimate is not None and self.estimate.response.shape[1:] == x.shape
-        if every == AUTOMATIC:
-            if not reusable:
-                self.probes = ProbeSchedule.start(len(x), x.device)
-            chosen = self.probes.due(sigma_hat)
-            return [place for place, due in enumerate(chosen.tolist()) if due], chosen
-        if every > 1:
-            self.position = schedule_position(float(args["sigma"][0]), self.schedule)
-            if reusable and abs(self.position - self.probed_at) < every:
-                return [], None
-        return list(range(len(x))), None
-
-    def _probed(self, args, points, alpha, std):
-        """The estimate from the probes of this call."""
-        main = self.predictions.main(args)
-        probed = self.predictions.elsewhere(args, main, points)
-        estimate = self.tracker.update(main.denoised, probed, alpha=alpha, std=std, images=points.chosen)
-        if points.chosen is not None:
-            self.probes = self.probes.after(estimate, points.chosen)
-        self.probed_at = self.position
-        return estimate
-
-    def _precision(self, args, std):
-        """What the network computes in, the values of an image, and how rounding errors grow, [B]."""
-        model, x = args["model"], args["input"]
-        growth = with_input_rounding(amplification(model.model_sampling, args["sigma"], std), x, std)
-        return model.get_dtype_inference(), x[0].numel(), growth
-
-    def _make_tracker(self, x):
-        size = x[0].numel()
-        keys = self.image_keys if self.image_keys is not None and len(self.image_keys) == len(x) else None
-        return CurvatureTracker(
-            seed=self.settings.guidance_seed, directions=min(self.settings.directions, size), image_keys=keys
-        )
+    def _mask(self, x):
+        """Where the picture may change, in the layout of x, or None for everywhere."""
+        if self.mask is None or self.mask.shape[1:] != x.shape[1:]:
+            return None
+        return self.frames.together(self.mask.to(x.device).expand(x.shape))
 
 
 class SaddleFreeGuidance(io.ComfyNode):
