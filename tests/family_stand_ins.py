@@ -87,7 +87,10 @@ LTX_VAE = {
     "latent_log_var": "uniform", "causal_decoder": False, "timestep_conditioning": False,
     "encoder_base_channels": 16, "decoder_base_channels": 16,
     "encoder_blocks": [["res_x", {"num_layers": 1}], *[["compress_all_res", {"multiplier": 2}]] * 3],
-    "decoder_blocks": [["res_x", {"num_layers": 1}], *[["compress_all", {"residual": True, "multiplier": 2}]] * 3],
+    "decoder_blocks": [
+        ["res_x", {"num_layers": 1}], *[["compress_all", {"residual": True, "multiplier": 2}]] * 3,
+        ["res_x", {"num_layers": 1}],
+    ],
 }
 LTX_AUDIO = {
     "audio_vae": {

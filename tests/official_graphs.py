@@ -9,15 +9,15 @@ from collections import Counter
 import page as driver
 
 NODE = "SaddleFreeGuidance"
-PROMPT = """async ([name, type]) => {
+PROMPTS = """async ([name, type]) => {
     const answer = await fetch(`/templates/${name}.json`)
-    const graph = answer.ok ? await answer.json() : null
-    if (!graph?.nodes) return null
-    await app.loadGraphData(graph, true, false, null)
-    if (type) {
-        for (const graph of new Set([app.rootGraph, ...app.rootGraph.subgraphs.values()])) guide(graph, type)
-    }
-    return (await app.graphToPrompt()).output
+    const written = answer.ok ? await answer.text() : ''
+    if (!written.includes('"nodes"')) return null
+    if (!written.includes('"MODEL"')) return [null, null]
+    await app.loadGraphData(JSON.parse(written), true, false, app.extensionManager.workflow.activeWorkflow)
+    const without = (await app.graphToPrompt()).output
+    for (const graph of new Set([app.rootGraph, ...app.rootGraph.subgraphs.values()])) guide(graph, type)
+    return [without, (await app.graphToPrompt()).output]
 
     /** Puts a node between each sampler or guider of a graph and its model. */
     function guide(graph, type) {
@@ -51,14 +51,17 @@ def names(tab):
     return tab.evaluate(NAMES)
 
 
-def prompt(tab, name, guided=False):
-    """The API prompt of an official template, with our node before each sampler or guider if asked; None if it is gone.
+def prompts(tab, name):
+    """The API prompts of an official template, without our node and with it before each sampler or guider.
 
-    Nodes that the host does not have, as those of paid services, are left out with the links from them.
+    None for a template that is gone or no graph, two empty prompts where nothing is a model. Nodes that the host does
+    not have, as those of paid services, are left out with the links from them.
     """
-    sent = tab.evaluate(PROMPT, [name, NODE if guided else None])
-    if sent is None:
-        return None
+    sent = tab.evaluate(PROMPTS, [name, NODE])
+    return sent and tuple(_known(one or {}) for one in sent)
+
+
+def _known(sent):
     known = {key: node for key, node in sent.items() if node["class_type"]}
     for node in known.values():
         node["inputs"] = {key: value for key, value in node["inputs"].items() if not _dangling(value, known)}
@@ -86,8 +89,8 @@ def collected(quickstart, chosen=None):
     """
     with driver.served(quickstart) as address, driver.opened(quickstart.find_browser()) as tab:
         driver.open_page(tab, address)
-        found = {name: (prompt(tab, name), prompt(tab, name, guided=True)) for name in chosen or names(tab)}
-    return {name: prompts for name, prompts in found.items() if prompts[1]}
+        found = {name: prompts(tab, name) for name in chosen or names(tab)}
+    return {name: pair for name, pair in found.items() if pair is not None}
 
 
 def complaints(host, prompt):

@@ -8,7 +8,7 @@ PARTS = {"MODEL": "model", "CLIP": "clip", "VAE": "vae", "LATENT_UPSCALE_MODEL":
 PLACES = {"model": 0, "clip": 1, "vae": 2, "audio": 3, "upscaler": 4}
 SMALL = {"width": 64, "height": 64, "length": 5, "frames_number": 5, "megapixels": 0.01}  # at most
 STEPS = 4
-HALF = {"start_at_step": STEPS // 2, "end_at_step": STEPS // 2}  # where a run is split in two
+HALVES = {True: {"end_at_step": STEPS // 2}, False: {"start_at_step": STEPS // 2, "end_at_step": 10000}}  # first, second
 
 
 def with_stand_ins(host, prompt, family):
@@ -49,7 +49,8 @@ def reduced(host, prompt):
             inputs |= {name: _least(inputs[name], most) for name, most in SMALL.items() if name in inputs}
         if "steps" in inputs:
             inputs["steps"] = STEPS
-            inputs |= {name: value for name, value in HALF.items() if inputs.get(name, 0) not in (0, 10000)}
+        if "start_at_step" in inputs:
+            inputs |= HALVES[inputs["start_at_step"] == 0]
         if "sigmas" in inputs and isinstance(inputs["sigmas"], str):
             values = inputs["sigmas"].split(",")
             inputs["sigmas"] = ",".join([*values[: STEPS - 1], values[-1]])
