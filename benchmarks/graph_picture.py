@@ -66,13 +66,21 @@ def _box(pen, node, names, at, unit):
     pen.rounded_rectangle([*corner, *head], radius, fill=OURS_HEAD if own else HEAD)
     title = node.get("title") or names.get(node["type"], node["type"])
     _text(pen, title, corner[0] + 8 * unit, (corner[1] + head[1]) / 2, 17 * unit, width * unit * 0.93, INK, bold=True)
-    lines = [str(value).partition("\n")[0] for value in node["widgets_values"] if str(value) not in ("", "fixed")]
+    lines = _settings(node)
     row = at(x, y + 8 + 20 * _rows(node))[1]
     for line in lines:
         row += 24 * unit
         if row > end[1] - 8 * unit:
             break
         _text(pen, line, corner[0] + 14 * unit, row - 6 * unit, 13 * unit, width * unit * 0.88, PALE)
+
+
+def _settings(node):
+    """A line for each widget: the value alone where it is a text, else its name before it."""
+    names = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+    values = [value for value in node["widgets_values"] if value != "fixed"]
+    pairs = [(name, str(value).partition("\n")[0], isinstance(value, str)) for name, value in zip(names, values)]
+    return [value if text else f"{name}  {value}" for name, value, text in pairs if value]
 
 
 def _rows(node):

@@ -9,7 +9,7 @@ Every knob of our node is at its default. A template that samples the demo model
 import argparse
 
 from graph_picture import draw
-from pack import enter_host, load_pack
+from pack import ROOT, enter_host
 from template_page import WORKFLOWS, Page, read, write
 from template_recipes import TEMPLATES
 
@@ -33,19 +33,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, help="scale in the other templates of large models")
     options = parser.parse_args()
-    classes = host_classes()
-    names = {kind: getattr(node, "DISPLAY_NAME", None) or kind for kind, node in classes.items()}
+    classes, names = host_nodes()
     for name, make in TEMPLATES.items():
         page = Page(name, classes)
         make(page)
-        draw(page.write(), names, WORKFLOWS / f"{name}.jpg")
+        write(name, page.workflow())
+        draw(page.workflow(), names, WORKFLOWS / f"{name}.jpg")
         print(f"Written: workflows/{name}.json and .jpg")
     for name in set_scale(options.scale) if options.scale is not None else ():
         print(f"scale {options.scale}: workflows/{name}.json")
 
 
-def host_classes():
-    """Type -> class of every node of the host and of this pack."""
+def host_nodes():
+    """Type -> class, and type -> what the page calls it, of every node of the host and of this pack."""
     import asyncio
 
     enter_host("--cpu", "--disable-api-nodes")
@@ -57,11 +57,8 @@ def host_classes():
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-    load_pack()
-    from pack import ROOT
-
     loop.run_until_complete(nodes.load_custom_node(str(ROOT)))
-    return nodes.NODE_CLASS_MAPPINGS
+    return nodes.NODE_CLASS_MAPPINGS, nodes.NODE_DISPLAY_NAME_MAPPINGS
 
 
 if __name__ == "__main__":

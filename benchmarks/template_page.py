@@ -114,15 +114,13 @@ class Page:
             "widgets_values": ["\n".join([text, "", "## Files", *lines])], "title": title,
         })
 
-    def write(self):
-        """Writes workflows/<name>.json; returns the workflow."""
-        workflow = {
+    def workflow(self):
+        """What the page saves."""
+        return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.saddle-free-guidance")), "revision": 0,
             "last_node_id": len(self.nodes), "last_link_id": len(self.links), "nodes": self.nodes, "links": self.links,
             "groups": [], "config": {}, "extra": {"ds": {"scale": 0.7, "offset": [60, 120]}}, "version": 0.4,
         }
-        write(self.name, workflow)
-        return workflow
 
 
 def write(name, workflow):

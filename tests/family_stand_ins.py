@@ -12,6 +12,7 @@ import torch
 from stand_ins import LTXAV, random_weights
 
 TOKENS = 8
+CURVED = 10.0  # of x in the prediction, so that guidance acts on random weights too
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def _mask():
 FLUX = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 48, "context_in_dim": 64, "hidden_size": 128, "mlp_ratio": 4.0,
     "num_heads": 1, "depth": 1, "depth_single_blocks": 1, "axes_dim": [16, 56, 56], "theta": 10000, "patch_size": 2,
-    "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
+    "qkv_bias": True, "guidance_embed": True,
 }
 FAMILIES = {
     "anima": SmallFamily("Anima", {
@@ -43,7 +44,7 @@ FAMILIES = {
         "pos_emb_interpolation": "crop", "min_fps": 1, "max_fps": 30, "use_adaln_lora": True, "adaln_lora_dim": 16,
         "num_blocks": 1, "num_heads": 1, "extra_per_block_abs_pos_emb": False, "rope_enable_fps_modulation": False,
     }, 1024, "wan"),
-    "flux": SmallFamily("Flux", {"image_model": "flux", **FLUX}, 64, "image", 48),
+    "flux": SmallFamily("Flux", {"image_model": "flux", **FLUX, "txt_ids_dims": []}, 64, "image", 48),
     "flux2": SmallFamily("Flux2", {
         "image_model": "flux2", **FLUX, "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "mlp_ratio": 3.0,
         "axes_dim": [32] * 4, "theta": 2000, "patch_size": 1, "qkv_bias": False, "txt_ids_dims": [3],
@@ -54,7 +55,7 @@ FAMILIES = {
         "image_model": "hunyuan_video", **FLUX, "in_channels": 65, "out_channels": 32, "vec_in_dim": None, "theta": 256,
         "patch_size": [1, 1, 1], "guidance_embed": False, "byt5": False, "meanflow": False, "meanflow_sum": True,
         "use_cond_type_embedding": True, "vision_in_dim": 32,
-    }, 64, "hunyuan_video_15"),
+    }, 64, "hunyuan_video_15", 48),
     "krea2": SmallFamily("Krea2", {
         "image_model": "krea2", "features": 128, "tdim": 32, "txtdim": 128, "heads": 1, "kvheads": 1, "layers": 1,
         "patch": 2, "channels": 16, "txtlayers": 2, "txtheads": 1, "txtkvheads": 1,
@@ -106,9 +107,10 @@ LTX_AUDIO = {
 
 
 def model(name, seed):
-    """A ModelPatcher of a family with random weights."""
+    """A ModelPatcher of a family with random weights, undecided everywhere."""
     import comfy.model_patcher
     import comfy.supported_models
+    from comfy.patcher_extension import WrappersMP
 
     family, cpu = FAMILIES[name], torch.device("cpu")
     config = getattr(comfy.supported_models, family.model)(dict(family.config))
@@ -119,7 +121,13 @@ def model(name, seed):
         for key, value in random_weights(built.diffusion_model, seed).items():
             if own[key].is_floating_point():
                 own[key].copy_(value)
-    return comfy.model_patcher.ModelPatcher(built, load_device=cpu, offload_device=cpu)
+    patcher = comfy.model_patcher.ModelPatcher(built, load_device=cpu, offload_device=cpu)
+    patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_family", _curved)
+    return patcher
+
+
+def _curved(executor, x, *args, **kwargs):
+    return executor(x, *args, **kwargs) + CURVED * x
 
 
 class TextEncoder:

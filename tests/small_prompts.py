@@ -3,10 +3,12 @@
 import copy
 
 from official_graphs import is_link
+from PIL import Image
 
 PARTS = {"MODEL": "model", "CLIP": "clip", "VAE": "vae", "LATENT_UPSCALE_MODEL": "upscaler"}
 PLACES = {"model": 0, "clip": 1, "vae": 2, "audio": 3, "upscaler": 4}
-SMALL = {"width": 64, "height": 64, "length": 5, "frames_number": 5, "megapixels": 0.01}  # at most
+SMALL = {"width": 64, "height": 64, "length": 9, "frames_number": 9, "megapixels": 0.01}  # at most
+SMALL_PICTURE = {"upscale_method": "bilinear", "width": SMALL["width"], "height": SMALL["height"], "crop": "disabled"}
 STEPS = 4
 HALVES = {True: {"end_at_step": STEPS // 2}, False: {"start_at_step": STEPS // 2, "end_at_step": 10000}}  # first, second
 
@@ -56,6 +58,8 @@ def reduced(host, prompt):
             inputs["sigmas"] = ",".join([*values[: STEPS - 1], values[-1]])
         if node["class_type"] == "SaddleFreeGuidance":
             inputs["refresh_every"] = 1
+        if node["class_type"] == "FluxKontextImageScale":
+            node |= {"class_type": "ImageScale", "inputs": inputs | SMALL_PICTURE}
     return small
 
 
@@ -92,3 +96,12 @@ def only_latents(prompt):
             needed.add(key)
             waiting += [value[0] for value in prompt[key]["inputs"].values() if is_link(value)]
     return {key: node for key, node in prompt.items() if key in needed}
+
+
+def write_pictures(host, prompt):
+    """Noise under the names of the pictures that a prompt loads."""
+    folder = host.models.parent / "input"
+    folder.mkdir(exist_ok=True)
+    for node in prompt.values():
+        if node["class_type"] == "LoadImage":
+            Image.effect_noise((64, 64), 90).convert("RGB").save(folder / node["inputs"]["image"])

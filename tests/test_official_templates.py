@@ -8,7 +8,6 @@ import page as driver
 import pytest
 import small_prompts
 from host import failure
-from PIL import Image
 
 # A template of each of the ten most used families, and the stand-in for its models.
 SAMPLED = {
@@ -70,7 +69,7 @@ def test_a_complaint_about_our_node_is_found(host, prompts, guided):
 @pytest.mark.parametrize("name, family", SAMPLED.items())
 def test_it_samples_with_our_node(host, guided, name, family):
     """Finite latents, and one more evaluation at every sigma."""
-    write_pictures(host, guided(name))
+    small_prompts.write_pictures(host, guided(name))
     prompt = small_prompts.reduced(host, small_prompts.with_stand_ins(host, guided(name), family))
     executor = host.run(small_prompts.only_latents(small_prompts.watched(host, prompt)))
     assert executor.success, failure(executor)
@@ -82,11 +81,3 @@ def test_it_samples_with_our_node(host, guided, name, family):
             assert part.isfinite().all() and part.std() > 0
         assert set(Counter(host.record.evaluations[key]).values()) == {2}
 
-
-def write_pictures(host, prompt):
-    """The pictures that a prompt loads."""
-    folder = host.models.parent / "input"
-    folder.mkdir(exist_ok=True)
-    for node in prompt.values():
-        if node["class_type"] == "LoadImage":
-            Image.effect_noise((64, 64), 90).convert("RGB").save(folder / node["inputs"]["image"])
