@@ -52,6 +52,7 @@ ${COLOURS.map(
 `
 
 const views = new WeakMap() // node -> its View
+let placeDrawings = () => {}
 const parents = new WeakMap() // a subgraph's node with a scope within -> its widget
 
 /** What one node shows, drawn at most once per frame and only while it has a size. */
@@ -170,6 +171,7 @@ function updateSubgraphs(size) {
       views.delete(node)
     }
   }
+  placeDrawings()
 }
 
 /** The nodes of an execution id, from the outermost: for "3:7" node 3 and node 7 in its subgraph. */
@@ -201,7 +203,7 @@ app.registerExtension({
   name: "SaddleFreeGuidance.CurvatureScope",
   setup() {
     addStyle()
-    keepInBodies(drawnParents, () => app.canvas)
+    placeDrawings = keepInBodies(drawnParents, () => app.canvas)
     api.addEventListener(EVENT, ({ detail: { nodes, ...trace } }) => {
       for (const node of new Set(nodes.flatMap(nodesOf))) views.get(node)?.extend(trace)
     })

@@ -32,7 +32,8 @@ export function dropWidget(node, widget) {
 
 /**
  * Keeps elements in the bodies of their nodes where the page builds nodes of HTML ("Nodes 2.0"): there a subgraph's node
- * shows nothing but the widgets of its inputs. elements: called for pairs of a node and its element.
+ * shows nothing but the widgets of its inputs. elements: called for pairs of a node and its element. Returns a function to
+ * call when the pairs have changed.
  */
 export function keepInBodies(elements, canvas) {
   let frame = 0
@@ -45,8 +46,11 @@ export function keepInBodies(elements, canvas) {
       if (body && element.parentElement !== body) body.append(element)
     }
   }
-  const observer = new MutationObserver(() => (frame ||= requestAnimationFrame(place)))
-  observer.observe(document.body, { childList: true, subtree: true })
+  const request = () => {
+    frame ||= requestAnimationFrame(place)
+  }
+  new MutationObserver(request).observe(document.body, { childList: true, subtree: true })
+  return request
 }
 
 /** The nodes of all subgraphs within a graph, each with the ones around it: [node, ...outer ones]. */
