@@ -1,5 +1,7 @@
 """The templates of large models, with the names, loaders and settings of their publishers' templates."""
 
+# ruff: noqa: RUF001  (the publishers' negative prompts are Chinese)
+
 HUB = "https://huggingface.co"
 QWEN = f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
 QWEN_EDIT = f"{HUB}/Comfy-Org/Qwen-Image-Edit_ComfyUI/resolve/main/split_files"

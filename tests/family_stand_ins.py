@@ -1,7 +1,7 @@
 """Small stand-ins, with random weights, for families whose loaders fix sizes too large for a test.
 
-They are built from the host's own classes and handed over by a node in the loader's place: model, text encoder, VAEs and
-latent upscaler. A stand-in text encoder gives random conditions of the family's widths, the same for the same text.
+They are built from the host's own classes and handed over by a node in the loader's place: model, text encoder, VAEs
+and latent upscaler. A stand-in text encoder gives random conditions of the family's widths, the same for the same text.
 """
 
 import json

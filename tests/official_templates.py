@@ -1,4 +1,4 @@
-"""Puts Saddle-Free Guidance into every official template of the host's page that takes it, and has the host validate it.
+"""Puts Saddle-Free Guidance into every official template of the host's page that takes it; the host validates it.
 
     python quickstart.py --run tests/official_templates.py
 

@@ -1,4 +1,4 @@
-"""Prompts for large models, made to run in a test: stand-ins for the loaders, few steps, small latents, watched samplers."""
+"""Prompts for large models made to run in a test: stand-ins for loaders, few steps, small latents, watched samplers."""
 
 import copy
 
@@ -10,7 +10,7 @@ PLACES = {"model": 0, "clip": 1, "vae": 2, "audio": 3, "upscaler": 4}
 SMALL = {"width": 64, "height": 64, "length": 9, "frames_number": 9, "megapixels": 0.01}  # at most
 SMALL_PICTURE = {"upscale_method": "bilinear", "width": SMALL["width"], "height": SMALL["height"], "crop": "disabled"}
 STEPS = 4
-HALVES = {True: {"end_at_step": STEPS // 2}, False: {"start_at_step": STEPS // 2, "end_at_step": 10000}}  # first, second
+HALVES = {True: {"end_at_step": STEPS // 2}, False: {"start_at_step": STEPS // 2, "end_at_step": 10000}}  # first?
 
 
 def with_stand_ins(host, prompt, family):
@@ -76,7 +76,7 @@ def samplers(host, prompt):
 
 
 def watched(host, prompt):
-    """A prompt whose samplers, and guiders, have their models watched, and whose latents are kept, by the sampler's id."""
+    """A prompt whose samplers' models are watched, and whose latents are kept, both by the sampler's id."""
     made = copy.deepcopy(prompt)
     for key in samplers(host, prompt):
         guide = made[key] if "model" in made[key]["inputs"] else made[made[key]["inputs"]["guider"][0]]

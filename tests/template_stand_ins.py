@@ -39,7 +39,8 @@ def write_template_files(models):
 
 def write_empty_files(models, workflows):
     """Writes empty files for the rest of what workflows name: enough for a prompt to be valid."""
-    for model in (model for one in workflows for node in one["nodes"] for model in node["properties"].get("models", [])):
+    nodes = [node for workflow in workflows for node in workflow["nodes"]]
+    for model in (model for node in nodes for model in node["properties"].get("models", [])):
         folder = models / model["directory"]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / model["name"]).touch()
