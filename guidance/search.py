@@ -12,9 +12,9 @@ from ..curvature import (
 
 AUTOMATIC = 0  # of refresh_every
 COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
+RESTART = 3  # probes after which a direction that is no saddle is given up in fixed steps
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 ROUNDS = 2  # of probes in a search, one made from the answer of the other
-FIXED_ROUNDS = 3  # of the same in fixed steps, where a saddle may hide among many directions that are nearly one
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Run:
     how many each image had;
     mask: where the picture may change, or None; last: y and denoised at the last call; start: what the last step did to
     the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B]; step: how
-    often sigma has fallen, and probed: when it was last probed in fixed steps.
+    often sigma has fallen, probed: when it was last probed, and probes: how often, in fixed steps.
     """
 
     shape: tuple
@@ -49,6 +49,7 @@ class Run:
     level: float = math.inf
     step: int = -1
     probed: int | None = None
+    probes: int = 0
 
     @classmethod
     def begin(cls, seed, shape, keys, dtype, device):
@@ -101,11 +102,6 @@ class Search:
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
 
     @property
-    def _rounds(self):
-        """Rounds of a search. A third amplifies the noise of half precision."""
-        return FIXED_ROUNDS if self._is_exact and self.guide.refresh_every != AUTOMATIC else ROUNDS
-
-    @property
     def _is_exact(self):
         return torch.finfo(self.guide.dtype).eps < EXACT
 
@@ -128,17 +124,24 @@ class Search:
         return told.dtype
 
     def _fixed(self):
-        """In fixed steps: all images where it is time, and their first displacements; one value is read a call."""
-        level = float(self.sigma_hat[0])
-        run = self.run
-        step = run.step + (level < run.level * (1 - 1e-4) or run.step < 0)
-        self.run = run = replace(run, step=step, level=level)
-        waits = step < 1 if run.probed is None else step - run.probed < self._rounds * self.guide.refresh_every
-        if waits or not math.isfinite(level):
-            return [], None
-        self.run = replace(run, probed=step)
+        """In fixed steps: all images where it is time, and their displacements; one value is read a call at most."""
+        run, every = self.run, self.guide.refresh_every
+        if every > 1:
+            level = float(self.sigma_hat[0])
+            run = replace(run, step=run.step + (level < run.level * (1 - 1e-4) or run.step < 0), level=level)
+            self.run = run
+            if run.probed is not None and run.step - run.probed < every:
+                return [], None
+            self.run = replace(run, probed=run.step)
         images = list(range(len(self.x)))
-        return images, self._start(images)
+        probes = run.probes
+        self.run = replace(self.run, probes=probes + 1)
+        if probes == 0:
+            return images, self._start(images)
+        further = self._scaled(self._reach() * run.ahead, self._index(images))
+        if probes % RESTART or run.start is None:
+            return images, further
+        return images, torch.where(self._was_open()[..., None], further, self._start(images))
 
     def _due(self):
         """The images to look at, in two groups: those asked once more about the same direction, and the others."""
@@ -178,17 +181,24 @@ class Search:
         the direction of the last look alone.
         """
         run, picked = self.run, self._index(images)
-        known = reach(self._noise()[picked])[:, None] * self.std[picked, None]
         if once_more:
-            return self._scaled(known * run.vectors[:, picked], picked)
-        was_open = run.rayleigh[:, picked] > 1 + self.guide.certainty * run.error[:, picked]
-        known = torch.where(was_open[..., None], known * run.ahead[:, picked], 0)  # what was none would hide another
+            return self._scaled(self._reach()[picked] * run.vectors[:, picked], picked)
+        was_open = self._was_open()[:, picked, None]
+        known = torch.where(was_open, self._reach()[picked] * run.ahead[:, picked], 0)  # what was none would hide another
         new = torch.stack([self._new(images, k) for k in range(self.guide.directions)])
         searches = list(run.searches)
         for image in images:
             searches[image] += 1
         self.run = replace(run, searches=searches)
         return self._scaled(known + new, picked)
+
+    def _reach(self):
+        """How far to probe along a direction that is known, [B, 1]."""
+        return (reach(self._noise()) * self.std)[:, None]
+
+    def _was_open(self):
+        """Which directions were a saddle when last looked at, [directions, B]."""
+        return self.run.rayleigh > 1 + LEAST + self.guide.certainty * self.run.error
 
     def _new(self, images, direction):
         run, size = self.run, self.rows.shape[1]
@@ -226,7 +236,7 @@ class Search:
     def _worth_more(self, picked, displacements, told):
         """Which of the images a second probe is worth, a list of booleans."""
         if self.guide.refresh_every != AUTOMATIC:
-            return [True] * len(picked)
+            return [False] * len(picked)
         growth = (_length(told) / _length(displacements))[..., 0].amax(dim=0)
         return self.run.schedule.goes_on(torch.zeros_like(self.std).index_copy(0, picked, growth), self.few)[picked].tolist()
 
@@ -237,7 +247,7 @@ class Search:
         displacement made from a response would agree with it.
         """
         picked, asked, answers = self._index(images), [displacements], [told]
-        for turn in range(1, self._rounds):
+        for turn in range(1, ROUNDS):
             toward = 1 - 2 * (turn % 2)
             longest = (_length(displacements) / _length(told)).clamp(max=1)
             displacements = self._scaled(told * longest, picked)
