@@ -136,12 +136,12 @@ class Search:
         images = list(range(len(self.x)))
         probes = run.probes
         self.run = replace(self.run, probes=probes + 1)
-        if probes == 0:
-            return images, self._start(images)
         further = self._scaled(self._reach() * run.ahead, self._index(images))
-        if probes % RESTART or run.start is None:
+        if probes > 1 and probes % RESTART:
             return images, further
-        return images, torch.where(self._was_open()[..., None], further, self._start(images))
+        # A flow model's first call is pure noise and tells nothing, so that the second begins, too.
+        keeps = run.schedule.begun & (self._was_open() if probes > 1 else torch.ones_like(self._was_open()))
+        return images, torch.where(keeps[..., None], further, self._start(images))
 
     def _due(self):
         """The images to look at, in two groups: those asked once more about the same direction, and the others."""
@@ -272,7 +272,7 @@ class Search:
         above = rayleigh - 1 - LEAST
         doubtful = (above > self.guide.certainty * error) & (above < COLOUR * error) & coloured.isnan()
         maybe = doubtful.any(dim=0)
-        if bool(maybe.any()):
+        if not self._is_exact and bool(maybe.any()):
             measured, coloured = yield from self._measure(images, picked, vectors, maybe.tolist())
             noise = torch.fmax(noise, measured)
             error = self._error(noise, coloured, std * gain)
