@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -16,37 +17,38 @@ class ProbeSchedule:
     nothing more is to be found.
     """
 
-    last: torch.Tensor
-    due: torch.Tensor
-    rayleigh: torch.Tensor
-    margin: torch.Tensor
-    open: torch.Tensor
-    found: torch.Tensor
-    first: torch.Tensor
-    misses: torch.Tensor
-    closed: torch.Tensor
+    last: Tensor
+    due: Tensor
+    rayleigh: Tensor
+    margin: Tensor
+    open: Tensor
+    found: Tensor
+    first: Tensor
+    misses: Tensor
+    closed: Tensor
 
     @classmethod
-    def start(cls, batch, device=None):
+    def start(cls, batch: int, device: torch.device | None = None) -> "ProbeSchedule":
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
         return cls(endless, endless, nothing, nothing, nothing.bool(), nothing.bool(), nothing, nothing, nothing.bool())
 
     @property
-    def begun(self):
+    def begun(self) -> Tensor:
         """Which images have been probed."""
         return self.last.isfinite()
 
-    def fresh(self, sigma_hat, spacing):
+    def fresh(self, sigma_hat: Tensor, spacing: float) -> Tensor:
         """Which images' last look still tells at sigma_hat [B]: until the next would be due, and half as long again."""
-        return self.begun & (sigma_hat * spacing**1.5 > self.last)
+        fresh: Tensor = self.begun & (sigma_hat * spacing**1.5 > self.last)
+        return fresh
 
     @property
-    def unsure(self):
+    def unsure(self) -> Tensor:
         """Which images have been probed in vain once: the next look is at the same direction, with one evaluation."""
         return self.begun & ~self.found
 
-    def asks(self, sigma_hat, norm, threshold):
+    def asks(self, sigma_hat: Tensor, norm: Tensor, threshold: float) -> Tensor:
         """Which images to probe at sigma_hat, given the Frobenius norm of J, both [B]; a boolean [B].
 
         No quotient is larger than the norm, so that the first probe waits until it is above the threshold.
@@ -54,7 +56,9 @@ class ProbeSchedule:
         ready = torch.where(self.begun, sigma_hat <= self.due, norm > threshold)
         return ready & ~self.closed & sigma_hat.isfinite()
 
-    def after(self, images, sigma_hat, rayleigh, margin, spacing):
+    def after(
+        self, images: Tensor, sigma_hat: Tensor, rayleigh: Tensor, margin: Tensor, spacing: float
+    ) -> "ProbeSchedule":
         """The schedule after a probe of `images`, a boolean [B], that found the quotients `rayleigh` at sigma_hat.
 
         margin: what a quotient must exceed to mean something. Where a saddle was found, the next probe comes when sigma
@@ -77,7 +81,7 @@ class ProbeSchedule:
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })
 
-    def gaussian(self, sigma_hat):
+    def gaussian(self, sigma_hat: Tensor) -> Tensor:
         """The largest quotient that the direction of the last probe can have at sigma_hat if the density is Gaussian.
 
         Along an eigenvector of the covariance J = c / (c + sigma^2), which gives c. J at a smaller sigma is a concave

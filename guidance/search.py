@@ -1,14 +1,22 @@
 """The search for the saddle of each image: what a run remembers, and the probes of one call."""
 
 import math
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..curvature import (
     EXACT, LEAST, REACH, ProbeSchedule, assumed_noise, gaussian, noise_along, noise_in_responses, rayleigh_ritz, reach,
     side,
 )
+
+if TYPE_CHECKING:
+    from .saddle_free import SaddleFree
+
+Question = tuple[Tensor, list[int]]  # rows, and the image of each
 
 AUTOMATIC = 0  # of refresh_every
 COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
@@ -29,27 +37,29 @@ class Run:
     often sigma has fallen, and probed: when it was last probed in fixed steps.
     """
 
-    shape: tuple
+    shape: tuple[int, ...]
     seed: int
-    keys: list
+    keys: list[int]
     schedule: ProbeSchedule
-    vectors: torch.Tensor
-    ahead: torch.Tensor
-    rayleigh: torch.Tensor
-    error: torch.Tensor
-    noise: torch.Tensor
-    coloured: torch.Tensor
-    searches: list
-    mask: torch.Tensor | None = None
-    last: tuple | None = None
-    start: torch.Tensor | None = None
-    norm: torch.Tensor | None = None
+    vectors: Tensor
+    ahead: Tensor
+    rayleigh: Tensor
+    error: Tensor
+    noise: Tensor
+    coloured: Tensor
+    searches: list[int]
+    mask: Tensor | None = None
+    last: tuple[Tensor, Tensor, Tensor] | None = None
+    start: Tensor | None = None
+    norm: Tensor | None = None
     level: float = math.inf
     step: int = -1
     probed: int | None = None
 
     @classmethod
-    def begin(cls, seed, shape, keys, dtype, device):
+    def begin(
+        cls, seed: int, shape: tuple[int, ...], keys: Sequence[int] | None, dtype: torch.dtype, device: torch.device
+    ) -> "Run":
         """A new run of images of a shape (directions, B, ...)."""
         directions, batch, size = shape[0], shape[1], math.prod(shape[2:])
         if directions > size:
@@ -64,7 +74,7 @@ class Run:
             none + math.nan, [0] * batch,
         )
 
-    def under(self, mask):
+    def under(self, mask: Tensor | None) -> "Run":
         """The run with another mask [B or 1, ...] of where the picture may change, None for everywhere."""
         if mask is None:
             return replace(self, mask=None)
@@ -76,7 +86,7 @@ class Run:
             raise ValueError(f"mask has shape {tuple(mask.shape)}; it must fit x with {tuple(shape)}.") from error
         return replace(self, mask=mask.flatten(1))
 
-    def weight(self, guide, sigma_hat):
+    def weight(self, guide: "SaddleFree", sigma_hat: Tensor) -> Tensor:
         """How far each direction is certain to be a saddle at sigma_hat [B], from 0 to 1, [directions, B]."""
         certain = (self.rayleigh - 1 - LEAST - guide.certainty * self.error) / guide.ramp
         known = self.schedule.begun
@@ -88,34 +98,39 @@ class Run:
 class Search:
     """The probes of one call: which images, from where, and what the answers say. `run` is what the run knows after."""
 
-    def __init__(self, guide, run, x, alpha, std):
+    def __init__(
+        self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor
+    ) -> None:
         self.guide, self.run, self.x = guide, run, x
         self.rows = x.to(run.ahead.dtype).flatten(1)  # [B, N]
         self.alpha, self.std = (self._each(value) for value in (alpha, std))  # [B]
         self.sigma_hat = self.std / self.alpha
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
-        self.denoised = None
+        self.denoised: Tensor
         self.start = run.start
 
-    def _each(self, value):
+    def _each(self, value: float | Tensor) -> Tensor:
         value = torch.as_tensor(value, dtype=self.run.ahead.dtype, device=self.x.device)
         return value.reshape(-1).expand(len(self.x))
 
-    def evaluate(self):
+    def evaluate(self) -> Generator[Question, Tensor, torch.dtype]:
         """Yields rows and the image of each, takes the predictions there; returns the dtype of these."""
         images, probes = self._fixed() if self.guide.refresh_every != AUTOMATIC else ([], None)
-        everyone, (rows, places) = list(range(len(self.x))), self._asked(images, probes)
-        told = yield (torch.cat([self.x, rows]), everyone + places) if images else (self.x, everyone)
+        rows, places = self.x, list(range(len(self.x)))
+        if probes is not None:
+            beside, there = self._asked(images, probes)
+            rows, places = torch.cat([rows, beside]), places + there
+        told = yield rows, places
         self.denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
         self._learn_from_step()
         if self.guide.refresh_every == AUTOMATIC:
             for images, rounds in self._due():
                 yield from self._look(images, self._start(images, fresh=rounds > 1), rounds)
-        elif images:
+        elif probes is not None:
             yield from self._look(images, probes, ROUNDS, told[len(self.x) :])
         return told.dtype
 
-    def _fixed(self):
+    def _fixed(self) -> tuple[list[int], Tensor | None]:
         """In fixed steps: all images where it is time, and their first displacements; one value is read a call."""
         level = float(self.sigma_hat[0])
         run = self.run
@@ -127,13 +142,13 @@ class Search:
         images = list(range(len(self.x)))
         return images, self._start(images, fresh=True)
 
-    def _due(self):
+    def _due(self) -> list[tuple[list[int], int]]:
         """The images to probe and in how many rounds, as pairs; reads once a call.
 
         A direction that was closed once is asked again by itself, in one round; all else takes a search.
         """
         run = self.run
-        if self.start is None:
+        if self.start is None or run.norm is None:
             return []
         schedule = run.schedule
         due = schedule.asks(self.sigma_hat, run.norm, self.guide.threshold)
@@ -143,7 +158,7 @@ class Search:
         search = [image for image, asked in enumerate(due) if asked and not again[image]]
         return [(images, rounds) for images, rounds in ((once, 1), (search, ROUNDS)) if images]
 
-    def _learn_from_step(self):
+    def _learn_from_step(self) -> None:
         """What the sampler's own last step tells: it moved x by y, and the denoised prediction by about J y."""
         run, y = self.run, self.rows / self.alpha[:, None]
         norm, start = run.norm, None
@@ -162,7 +177,7 @@ class Search:
         self.start = start if torch.finfo(self.guide.dtype).eps < EXACT else run.start
         self.run = replace(run, last=(y, self.denoised, self.sigma_hat), start=start, norm=norm)
 
-    def _start(self, images, fresh):
+    def _start(self, images: list[int], fresh: bool) -> Tensor:
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
 
         A step of the sampler moves x by noise alike in all directions, so that the change of the denoised prediction is
@@ -181,7 +196,7 @@ class Search:
         self.run = replace(run, searches=searches)
         return self._scaled(known + new, picked)
 
-    def _new(self, images, direction):
+    def _new(self, images: list[int], direction: int) -> Tensor:
         run, size = self.run, self.rows.shape[1]
         names = [(run.seed, run.keys[image], direction, run.searches[image]) for image in images]
         picked = self._index(images)
@@ -191,13 +206,15 @@ class Search:
         white = torch.stack([gaussian(size, *name) for name in names]).to(self.rows)
         return self._masked(white, picked) * (REACH * self.std[picked, None])
 
-    def _scaled(self, displacements, picked):
+    def _scaled(self, displacements: Tensor, picked: Tensor) -> Tensor:
         radius = self.guide.probe_radius
         if not radius:
             return displacements
         return displacements * (radius * self.std[picked, None] / _length(displacements))
 
-    def _look(self, images, displacements, rounds, answer=None):
+    def _look(
+        self, images: list[int], displacements: Tensor, rounds: int, answer: Tensor | None = None
+    ) -> Generator[Question, Tensor, None]:
         """Probes `images` in rounds, from displacements [directions, b, N], and keeps what that tells."""
         picked, asked, told = self._index(images), [], []
         for turn in range(rounds):
@@ -214,7 +231,9 @@ class Search:
             displacements = self._scaled(told[-1] * shorter, picked)
         yield from self._conclude(images, picked, torch.stack(asked), torch.stack(told))
 
-    def _conclude(self, images, picked, asked, told):
+    def _conclude(
+        self, images: list[int], picked: Tensor, asked: Tensor, told: Tensor
+    ) -> Generator[Question, Tensor, None]:
         run, std = self.run, self.std[picked]
         count, size = self.guide.directions, self.rows.shape[1]
         rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, count)
@@ -235,7 +254,7 @@ class Search:
         finite = finite.all(dim=0) & self.sigma_hat[picked].isfinite()  # [b]
         self._keep(run, picked, finite, vectors, responses, rayleigh, error, coloured)
 
-    def _noise_of(self, picked, asked, told):
+    def _noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
         """Length of the noise in a response, in units of std, [b]: from the answers, or from those before.
 
         Rounding x weighs more where sigma is smaller.
@@ -249,7 +268,7 @@ class Search:
         fallen = self.run.schedule.last[picked] / self.sigma_hat[picked]
         return torch.where(fallen.isfinite(), fallen, 1) * self._noise()[picked]
 
-    def _error(self, noise, coloured, gain):
+    def _error(self, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
         """A standard error of the quotients, [directions, b].
 
         The noise of the prediction at x is half of that in every response, so that what is in a direction may agree
@@ -258,14 +277,17 @@ class Search:
         along = torch.nan_to_num(coloured, nan=1.0) * noise * gain / math.sqrt(self.rows.shape[1])
         return along + (noise * gain).square() / (2 * max(self.guide.certainty, 1))
 
-    def _keep(self, run, picked, finite, vectors, responses, rayleigh, error, coloured):
-        def put(old, new):
+    def _keep(
+        self, run: Run, picked: Tensor, finite: Tensor, vectors: Tensor, responses: Tensor, rayleigh: Tensor,
+        error: Tensor, coloured: Tensor,
+    ) -> None:
+        def put(old: Tensor, new: Tensor) -> Tensor:
             dim = old.ndim - new.ndim if old.ndim == new.ndim else 0
             kept = finite.reshape((1, -1) + (1,) * (new.ndim - 2))
             return old.index_copy(1, picked, torch.where(kept, new, old.index_select(1, picked)))
 
         everyone = torch.zeros_like(run.noise, dtype=torch.bool).index_copy(0, picked, finite)
-        new = {
+        new: dict[str, Any] = {
             "vectors": put(run.vectors, vectors), "ahead": put(run.ahead, responses / _length(responses)),
             "rayleigh": put(run.rayleigh, rayleigh), "error": put(run.error, error),
             "coloured": put(run.coloured, coloured),
@@ -276,7 +298,9 @@ class Search:
         schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, self.guide.spacing)
         self.run = replace(run, schedule=schedule, **new)
 
-    def _measure(self, images, picked, vectors, maybe):
+    def _measure(
+        self, images: list[int], picked: Tensor, vectors: Tensor, maybe: list[bool]
+    ) -> Generator[Question, Tensor, tuple[Tensor, Tensor]]:
         """The noise of an answer, once a run: its length in units of std [b], and its colour along the directions.
 
         The same question is asked again so little beside x that only the rounding is another.
@@ -298,31 +322,29 @@ class Search:
         ratio = torch.where(mean > 0, along / mean, 1)
         return measured, run.coloured[:, picked].index_copy(1, local, ratio)
 
-    def _noise(self):
+    def _noise(self) -> Tensor:
         """Length of an answer's error in units of std, [B]: measured, or what the format lets one expect."""
         assumed = assumed_noise(self.guide.dtype, self.rows.shape[1])
         return torch.where(self.run.noise.isnan(), assumed, self.run.noise)
 
-    def _asked(self, images, displacements):
+    def _asked(self, images: list[int], displacements: Tensor) -> Question:
         """Rows [directions * b, ...] that are x and a displacement [directions, b, N], and the image of each."""
-        if not images:
-            return None, []
         rows = self.rows[self._index(images)] + displacements
         return rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), images * len(displacements)
 
-    def _response(self, answer, picked):
+    def _response(self, answer: Tensor, picked: Tensor) -> Tensor:
         """J times the displacements, [directions, b, N], from the predictions there."""
         answer = answer.to(self.rows.dtype).reshape(-1, len(picked), self.rows.shape[1])
         return self._masked(self.alpha[picked, None] * (answer - self.denoised[picked]), picked)
 
-    def _masked(self, values, picked=None):
+    def _masked(self, values: Tensor, picked: Tensor | None = None) -> Tensor:
         mask = self.run.mask
         return values if mask is None else values * (mask if picked is None else mask[picked])
 
-    def _index(self, images):
+    def _index(self, images: list[int]) -> Tensor:
         return torch.tensor(images, dtype=torch.int64).to(self.x.device, non_blocking=True)
 
-    def traced(self, correction):
+    def traced(self, correction: Tensor) -> dict[str, Tensor]:
         """What the trace shows of the call."""
         run = self.run
         return {
@@ -332,6 +354,7 @@ class Search:
         }
 
 
-def _length(vectors):
+def _length(vectors: Tensor) -> Tensor:
     """Lengths [..., 1], never 0."""
-    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return lengths.clamp(min=torch.finfo(vectors.dtype).tiny)
