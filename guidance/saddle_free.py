@@ -60,6 +60,8 @@ class SaddleFree:
         rows, images = next(call)
         answer = denoise(rows, torch.tensor(images, device=x.device))
         denoised = answer[: len(x)]
+        if self.scale == 0:  # as it is: adding 0 would turn -0 into 0
+            return denoised
         while True:
             try:
                 rows, images = call.send(answer)

@@ -237,7 +237,10 @@ class Search:
         run, std = self.run, self.std[picked]
         count, size = self.guide.directions, self.rows.shape[1]
         rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, count)
-        sides = (vectors * asked[0].sum(dim=0)).sum(dim=-1, keepdim=True)
+        # A push keeps its side, whichever side the coin chose for a new start.
+        before = run.ahead[:, picked].sum(dim=0)
+        toward = torch.where(before.any(dim=-1, keepdim=True), before, asked[0].sum(dim=0))
+        sides = (vectors * toward).sum(dim=-1, keepdim=True)
         turn = torch.where(sides < 0, -1.0, 1.0)
         vectors, responses = turn * vectors, turn * responses
         noise, coloured = self._noise_of(picked, asked, told), run.coloured[:, picked]
