@@ -163,16 +163,16 @@ class Search:
         run, y = self.run, self.rows / self.alpha[:, None]
         norm, start = run.norm, None
         if run.last is not None:
-            moved, changed = y - run.last[0], self._masked(self.denoised - run.last[1])
+            moved, changed = self._masked(y - run.last[0]), self._masked(self.denoised - run.last[1])
             length = torch.linalg.vector_norm(moved, dim=1)
             known = (length > 0) & length.isfinite()
-            scale = torch.where(known, math.sqrt(self.rows.shape[1]) / length, 0)  # [B]
+            free = self._masked(torch.ones_like(y)).count_nonzero(dim=1)  # values that may change
+            scale = torch.where(known, free.to(length).sqrt() / length, 0)  # [B]
             start = torch.where(known, scale * REACH, 0)[:, None] * changed
             start = torch.where(start.isfinite(), start, 0)
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
             fallen = (run.last[2] / self.sigma_hat).clamp(min=1)
             norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
-            norm = norm if run.norm is None else torch.maximum(norm, run.norm)
         # The noise in this call's prediction is in every response, too: a start that held it would look like a saddle.
         self.start = start if torch.finfo(self.guide.dtype).eps < EXACT else run.start
         self.run = replace(run, last=(y, self.denoised, self.sigma_hat), start=start, norm=norm)
@@ -264,7 +264,7 @@ class Search:
         """
         std = self.std[picked]
         if torch.finfo(self.guide.dtype).eps < EXACT:
-            size = torch.linalg.vector_norm(self.denoised[picked], dim=1) / std
+            size = torch.linalg.vector_norm(self._masked(self.denoised[picked], picked), dim=1) / std
             return torch.finfo(self.guide.dtype).eps * torch.hypot(size, size * 0 + math.sqrt(self.rows.shape[1]))
         if len(asked) > 1:
             return noise_in_responses(asked, told) / std
