@@ -23,16 +23,16 @@ class SaddleFree:
     as often as makes one evaluation in n steps. directions: how many directions are followed, >= 1. dtype: what the
     network computes in. mask: [B or 1, ...], 0 where the picture must not change. image_keys: an integer an image, by
     default its place in the batch. probe_radius: length of every probe in units of std; 0 chooses. ramp: by how much a
-    quotient must exceed 1 for the whole push. spacing: ratio of the sigmas of two looks at a saddle. threshold: norm of
-    J above which the search begins. certainty: how many standard errors a quotient must exceed 1 by.
+    quotient must exceed 1 for the whole push. spacing: ratio of the sigmas of two looks at a saddle. certainty: how many
+    standard errors a quotient must exceed 1 by.
     trace: a CurvatureTrace to write into.
     """
 
     def __init__(
         self, scale: float = 1.0, seed: int = 0, refresh_every: int = AUTOMATIC, directions: int = 1,
         dtype: torch.dtype = torch.float32, *, mask: Tensor | None = None, image_keys: Sequence[int] | None = None,
-        probe_radius: float = 0.0, ramp: float = 0.1, spacing: float = 2.5, threshold: float = 2.0,
-        certainty: float = 3.0, trace: CurvatureTrace | None = None,
+        probe_radius: float = 0.0, ramp: float = 0.1, spacing: float = 2.5, certainty: float = 3.0,
+        trace: CurvatureTrace | None = None,
     ) -> None:
         if not (isinstance(directions, int) and directions >= 1):
             raise ValueError(f"directions is {directions!r}; it must be a whole number of at least 1.")
@@ -42,7 +42,7 @@ class SaddleFree:
             raise ValueError(f"probe_radius is {probe_radius}; it must be 0 for automatic, or above.")
         self.scale, self.seed, self.refresh_every, self.directions = scale, seed, refresh_every, directions
         self.dtype, self.mask, self.image_keys, self.probe_radius = dtype, mask, image_keys, probe_radius
-        self.ramp, self.spacing, self.threshold, self.certainty = ramp, spacing, threshold, certainty
+        self.ramp, self.spacing, self.certainty = ramp, spacing, certainty
         self.trace = CurvatureTrace() if trace is None else trace
         self._run: Run | None = None
 
