@@ -180,6 +180,8 @@ class Search:
             scale = torch.where(known, free.to(length).sqrt() / length, 0)  # [B]
             start = torch.where(known, scale * REACH, 0)[:, None] * changed
             start = torch.where(start.isfinite(), start, 0)
+            if run.start is not None:  # a sampler that stands still tells nothing new
+                start = torch.where(known[:, None], start, run.start)
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
             fallen = (run.last[2] / self.sigma_hat).clamp(min=1)
             norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
