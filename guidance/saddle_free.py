@@ -87,7 +87,7 @@ class SaddleFree:
         search = Search(self, self._run_of(x, mask, image_keys), x, alpha, std)
         dtype = yield from search.evaluate()
         self._run = search.run
-        correction = self._push(search.run, search.sigma_hat).to(dtype)
+        correction = self._push(search.run, search.sigma_hat, dtype)
         self.trace.add(search.sigma_hat[0] if sigma is None else sigma, search.traced(correction))
         return correction
 
@@ -100,13 +100,13 @@ class SaddleFree:
         """The correction [B, ...] of the last call once more, for a sampler that asks twice at one place."""
         assert self._run is not None, "again() comes after a call"
         sigma_hat = torch.as_tensor(std / alpha, dtype=self._run.ahead.dtype, device=self._run.ahead.device)
-        return self._push(self._run, sigma_hat).to(dtype)
+        return self._push(self._run, sigma_hat, dtype)
 
-    def _push(self, run: Run, sigma_hat: Tensor) -> Tensor:
+    def _push(self, run: Run, sigma_hat: Tensor, dtype: torch.dtype) -> Tensor:
         """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...]."""
         weight = run.weight(self, sigma_hat)  # [directions, B]
         push = torch.where(weight > 0, self.scale * sigma_hat * weight, 0)[..., None] * run.ahead
-        push = push.sum(dim=0)  # [B, N]
+        push = push.sum(dim=0).to(dtype)  # [B, N]
         return torch.where(push.isfinite().all(dim=1, keepdim=True), push, 0).reshape(run.shape[1:])
 
     def _run_of(self, x: Tensor, mask: Tensor | None, image_keys: Sequence[int] | None) -> Run:
