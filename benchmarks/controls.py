@@ -21,7 +21,7 @@ import math
 import torch
 from curvature import top_eigenpair
 from densities import (
-    FORMATS, SHAPES, SIGMA_MAX, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule,
+    FORMATS, SHAPES, SIGMA_MAX, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule, waves,
 )
 from pack import load_pack
 
@@ -86,7 +86,7 @@ def negative(arguments):
         yield row(f"{size:,}", name, spectrum, *cells)
 
 
-def hidden_saddle(shape, mean=1.0, spread=0.1):
+def hidden_saddle(shape, mean=1.0, spread=0.3):
     """One bimodal wave over a background of variances that fall as k^-1.5, dozens of them resolved where it opens."""
     place = from_broad_to_fine(shape)[RANK].item()
     variances = power_law(shape, 1.5)
@@ -96,7 +96,6 @@ def hidden_saddle(shape, mean=1.0, spread=0.1):
 
 def axis(shape, place):
     """The unit wave of a place, [N]."""
-    from densities import waves
 
     unit = torch.zeros(math.prod(shape))
     unit[place] = 1

@@ -16,6 +16,7 @@ SHAPES = {3_072: (3, 32, 32), 65_536: (4, 128, 128), 262_144: (16, 128, 128)}  #
 # rounding of the output itself explains a half; between a sample and its probe three quarters of it are independent.
 INTERNAL_NOISE = 0.65
 SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 40.0, 7  # of the demo model; Karras et al. 2022, eq. 5
+OPENS = 0.15  # times sigma: from farther out a sample comes to one side of a saddle before it opens
 
 
 def schedule(steps):
@@ -94,13 +95,16 @@ class Density:
         return found
 
     def noise(self, batch, seed):
-        """A start of a run, [B, C, H, W]; along each mode at evenly spaced quantiles, in a random order."""
+        """A start of a run, [B, C, H, W]; along each mode one from which its saddle opens, all alike far from each other.
+
+        Of white noise that is the innermost eighth, and less where a saddle is open from the start.
+        """
         generator = torch.Generator().manual_seed(seed)
         values = waves(torch.randn(batch, *self.shape, generator=generator)).flatten(1)
-        quantiles = (torch.arange(batch) + 0.5) / batch
+        places = 2 * (torch.arange(batch) + 0.5) / batch - 1
         for mode in self.modes:
             order = torch.randperm(batch, generator=generator)
-            values[:, mode.place] = math.sqrt(2) * torch.erfinv(2 * quantiles[order] - 1)
+            values[:, mode.place] = OPENS * places[order] / max(1, mode.mean / SIGMA_MAX)
         return SIGMA_MAX * waves(values.reshape(batch, *self.shape))
 
 

@@ -74,6 +74,16 @@ class Counter:
         return counted
 
 
+def denoiser(demo):
+    """denoise(y, sigma) of a demo model without labels, y [B, 3, side, side] and sigma a float, without a sampler."""
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.demo_network import denoise
+
+    model = load_demo_model(demo.models[0]).model
+    network, sigma_data = model.diffusion_model.requires_grad_(False), model.model_sampling.sigma_data
+    return lambda y, sigma: denoise(network, y, y.new_full((len(y),), sigma), sigma_data=sigma_data)
+
+
 @torch.no_grad()
 def sample(
     model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras", demo=Digits
