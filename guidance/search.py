@@ -58,7 +58,7 @@ class Run:
         if len(keys) != batch:
             raise ValueError(f"image_keys has {len(keys)} entries for a batch of {batch}; it must have one per image.")
         empty = torch.zeros(directions, batch, size, dtype=dtype, device=device)
-        none = empty[..., 0]
+        none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
             shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
             none + math.nan, [0] * batch,
