@@ -106,7 +106,8 @@ class Search:
         images, probes = self._fixed() if self.guide.refresh_every != AUTOMATIC else ([], None)
         everyone, (rows, places) = list(range(len(self.x))), self._asked(images, probes)
         told = yield (torch.cat([self.x, rows]), everyone + places) if images else (self.x, everyone)
-        self.denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        self.denoised = denoised.clone() if images else denoised  # a view would hold the probes' answers until the next call
         self._learn_from_step()
         if self.guide.refresh_every == AUTOMATIC:
             for images, rounds in self._due():
