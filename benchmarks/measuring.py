@@ -56,17 +56,29 @@ def weakened(method, strength):
 
 
 class Counter:
-    """Counts how many images the models it is attached to evaluate."""
+    """Counts how many images the models it is attached to evaluate.
+
+    In a tensor: what a wrapper holds otherwise is put back after an evaluation of which it is to know nothing.
+    """
 
     def __init__(self):
-        self.images = 0
+        self._images = torch.zeros((), dtype=torch.int64)
+
+    @property
+    def images(self):
+        """So many since it was last set."""
+        return self._images.item()
+
+    @images.setter
+    def images(self, count):
+        self._images.fill_(count)
 
     def attach(self, model):
         """A clone of the model that is counted."""
         from comfy.patcher_extension import WrappersMP
 
         def count(executor, x, *args, **kwargs):
-            self.images += len(x)
+            self._images.add_(len(x))
             return executor(x, *args, **kwargs)
 
         counted = model.clone()
