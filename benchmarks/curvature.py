@@ -41,7 +41,7 @@ def top_eigenpair(product, start, iterations):
     product: the matrix times vectors [B, N], images apart; start: [B, N].
     """
     basis = [torch.nn.functional.normalize(start, dim=1)]
-    hessenberg = torch.zeros(len(start), iterations + 1, iterations, dtype=torch.float64)
+    hessenberg = torch.zeros(len(start), iterations + 1, iterations, dtype=torch.float64, device=start.device)
     for step in range(iterations):
         vector = product(basis[-1])
         for _ in range(2):
@@ -54,7 +54,7 @@ def top_eigenpair(product, start, iterations):
         basis.append(vector / length.clamp(min=1e-12)[:, None])
     values, vectors = torch.linalg.eig(hessenberg[:, :iterations])
     place = values.real.argmax(dim=1)
-    images = torch.arange(len(start))
+    images = torch.arange(len(start), device=start.device)
     weights = vectors[images, :, place].real.float()  # [B, iterations]
     vector = torch.nn.functional.normalize(torch.einsum("bi,ibn->bn", weights, torch.stack(basis[:-1])), dim=1)
     value = values.real[images, place].float()
