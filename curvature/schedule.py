@@ -1,40 +1,47 @@
 """When an image is probed, decided from sigma and from what is known of its curvature, never by counting calls."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+
+LEAST = 0.01  # by how much a quotient must exceed 1: less is within what a probe's own step bends
+BUDGET = 3  # evaluations in which something must be found
+FEW, MANY = 1.0, 2.0  # norms of J where one direction may be a saddle, and where one of many may
+NEAR = 0.85  # of |J d| over |d|, above which a look for few directions goes on
+FAR = 0.5  # of the same, below which a look where a saddle was found before does not
+GRANTED = 1.1
+AGAIN = 0.9  # of the spread: a saddle that opens there is already a little open then
+SPAN = 10.0  # once sigma is so many times smaller than at the first saddle, what a push still moves is as much smaller
 
 
 @dataclass(frozen=True)
 class ProbeSchedule:
     """When each image is looked at again; all tensors are [B].
 
-    last: sigma_hat of its last probe, inf before the first; due: the sigma_hat at which the next one is; rayleigh: its
-    last quotient, and margin: what it must exceed to mean something; open: whether it was a saddle; found: whether a
-    saddle was ever found, and first: the sigma_hat of that; misses: how many looks in a row found none; closed: whether
-    nothing more is to be found.
+    last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is; rayleigh:
+    its last quotient, and margin: what that may be wrong by; found: whether a saddle was ever found, and first: the
+    sigma_hat of that; misses: how many looks in a row found none since; spent: evaluations before anything was found.
     """
 
     last: torch.Tensor
     due: torch.Tensor
     rayleigh: torch.Tensor
     margin: torch.Tensor
-    open: torch.Tensor
     found: torch.Tensor
     first: torch.Tensor
     misses: torch.Tensor
-    closed: torch.Tensor
+    spent: torch.Tensor
 
     @classmethod
     def start(cls, batch, device=None):
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
-        return cls(endless, endless, nothing, nothing, nothing.bool(), nothing.bool(), nothing, nothing, nothing.bool())
+        return cls(endless, endless, nothing, nothing, nothing.bool(), nothing, nothing, nothing)
 
     @property
     def begun(self):
-        """Which images have been probed."""
+        """Which images have been looked at."""
         return self.last.isfinite()
 
     def fresh(self, sigma_hat, spacing):
@@ -43,42 +50,50 @@ class ProbeSchedule:
 
     @property
     def unsure(self):
-        """Which images have been probed in vain once: the next look is at the same direction, with one evaluation."""
-        return self.begun & ~self.found
+        """Which images are asked once more about the direction of the last search, which was no saddle then."""
+        return ~self.found & (self.spent == BUDGET - 1)
 
-    def asks(self, sigma_hat, norm, threshold):
-        """Which images to probe at sigma_hat, given the Frobenius norm of J, both [B]; a boolean [B].
+    def asks(self, sigma_hat, norm, few):
+        """Which images to look at now; all [B], the result a boolean.
 
-        No quotient is larger than the norm, so that the first probe waits until it is above the threshold.
+        norm: the Frobenius norm of J, which no quotient exceeds; few: whether few directions are undecided, so that a
+        saddle opens at a norm of about 1; where many are, it is later. A density that showed no saddle for the budget
+        is left alone.
         """
-        ready = torch.where(self.begun, sigma_hat <= self.due, norm > threshold)
-        return ready & ~self.closed & sigma_hat.isfinite()
+        enough = norm > torch.where(few & (self.spent == 0), FEW, MANY)
+        return sigma_hat.isfinite() & (sigma_hat <= self.due) & (self.found | self.unsure | (enough & (self.spent < BUDGET)))
 
-    def after(self, images, sigma_hat, rayleigh, margin, spacing):
-        """The schedule after a probe of `images`, a boolean [B], that found the quotients `rayleigh` at sigma_hat.
+    def goes_on(self, growth, few):
+        """For which images a second probe is worth it, after one by which |J d| / |d| is `growth` [B]; a boolean [B]."""
+        first = torch.where(few & (self.spent == 0), NEAR, 0)
+        return (growth > torch.where(self.found, FAR, first)) & ~self.unsure
 
-        margin: what a quotient must exceed to mean something. Where a saddle was found, the next probe comes when sigma
-        has fallen by `spacing`. Where none was, it comes where the spread of the picture along the direction, sigma_hat
-        sqrt(rho), could become a saddle; one that has not grown by then faster than that of any Gaussian is none, and
-        the image is closed.
+    def after(self, images, sigma_hat, rayleigh, margin, evaluations, spacing):
+        """The schedule after a look at `images`, a boolean [B], that found the quotients `rayleigh` within `margin`.
+
+        Where a saddle was found, the next look comes when sigma has fallen by `spacing`, by that much more after each
+        look that finds none, and none comes once sigma is SPAN times smaller. Where a search found none, it comes where
+        the spread of the picture along that direction, sigma_hat sqrt(rho), could become a saddle; a quotient that has
+        not grown by then faster than that of any Gaussian is none. evaluations: what the look cost.
         """
-        open_ = rayleigh > 1 + LEAST + margin
-        grows = rayleigh > self.gaussian(sigma_hat) + LEAST + margin
-        closed = self.unsure & ~open_ & ~grows
-        found = self.found | open_ | (self.unsure & grows)
-        ahead = sigma_hat * torch.minimum(rayleigh.clamp(min=0.01).sqrt(), torch.ones_like(rayleigh))
+        is_open = rayleigh > 1 + LEAST + margin
+        grows = self.unsure & (rayleigh > self.gaussian(sigma_hat) + LEAST + margin)
+        found = self.found | is_open | grows
         first = torch.where(self.found, self.first, sigma_hat)
-        misses = torch.where(open_, 0, self.misses + 1)
-        due = torch.where(found, sigma_hat / spacing ** (1 + misses), ahead * LOOK_AGAIN)
-        due = torch.where(found & (due < first / SPAN), 0, due)
-        new = replace(self, last=sigma_hat, due=due, rayleigh=rayleigh, margin=margin, open=open_, found=found, first=first, misses=misses)
-        new = replace(new, closed=self.closed | closed)
+        misses = torch.where(is_open, 0, self.misses + 1)
+        later = sigma_hat / spacing ** (1 + misses)
+        later = torch.where(later < first / SPAN, 0, later)
+        spent = self.spent + evaluations
+        spread = sigma_hat * rayleigh.clamp(0.01, 1).sqrt()
+        again = torch.where(spent == BUDGET - 1, AGAIN * spread, sigma_hat)
+        due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
+        new = ProbeSchedule(sigma_hat, due, rayleigh, margin, found, first, misses, spent)
         return ProbeSchedule(**{
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })
 
     def gaussian(self, sigma_hat):
-        """The largest quotient that the direction of the last probe can have at sigma_hat if the density is Gaussian.
+        """The largest quotient that the direction of the last look can have at sigma_hat if the density is Gaussian.
 
         Along an eigenvector of the covariance J = c / (c + sigma^2), which gives c. J at a smaller sigma is a concave
         function of J at a larger one, so that by Jensen's inequality a mixture of eigenvectors has no more. What the
@@ -87,9 +102,3 @@ class ProbeSchedule:
         before = (self.rayleigh + self.margin).clamp(0, 1)
         variance = GRANTED * before * (self.last / sigma_hat).square()
         return torch.where(self.begun, variance / (variance + 1 - before), 0)
-
-
-LEAST = 0.01  # by how much a quotient must exceed 1: less is within what a probe's own step bends
-GRANTED = 1.1
-SPAN = 10.0
-LOOK_AGAIN = 0.9  # of the spread: a saddle that opens there is already a little open then

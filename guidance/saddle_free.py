@@ -20,14 +20,14 @@ class SaddleFree:
     as often as makes one evaluation in n steps. directions: how many directions are followed, >= 1. dtype: what the
     network computes in. mask: [B or 1, ...], 0 where the picture must not change. image_keys: an integer an image, by
     default its place in the batch. probe_radius: length of every probe in units of std; 0 chooses. ramp: by how much a
-    quotient must exceed 1 for the whole push. spacing: ratio of the sigmas of two looks at a saddle. threshold: norm of
-    J above which the search begins. certainty: how many standard errors a quotient must exceed 1 by.
+    quotient must exceed 1 for the whole push. spacing: ratio of the sigmas of two looks at a saddle. certainty: how many
+    standard errors a quotient must exceed 1 by.
     trace: a CurvatureTrace to write into.
     """
 
     def __init__(
         self, scale=1.0, seed=0, refresh_every=AUTOMATIC, directions=1, dtype=torch.float32, *, mask=None,
-        image_keys=None, probe_radius=0.0, ramp=0.1, spacing=2.5, threshold=2.0, certainty=3.0, trace=None,
+        image_keys=None, probe_radius=0.0, ramp=0.1, spacing=2.5, certainty=3.0, trace=None,
     ):
         if not (isinstance(directions, int) and directions >= 1):
             raise ValueError(f"directions is {directions!r}; it must be a whole number of at least 1.")
@@ -37,7 +37,7 @@ class SaddleFree:
             raise ValueError(f"probe_radius is {probe_radius}; it must be 0 for automatic, or above.")
         self.scale, self.seed, self.refresh_every, self.directions = scale, seed, refresh_every, directions
         self.dtype, self.mask, self.image_keys, self.probe_radius = dtype, mask, image_keys, probe_radius
-        self.ramp, self.spacing, self.threshold, self.certainty = ramp, spacing, threshold, certainty
+        self.ramp, self.spacing, self.certainty = ramp, spacing, certainty
         self.trace = CurvatureTrace() if trace is None else trace
         self._run = None
 

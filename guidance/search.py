@@ -12,6 +12,8 @@ from ..curvature import (
 
 AUTOMATIC = 0  # of refresh_every
 COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
+RESTART = 3  # probes after which a direction that is no saddle is given up in fixed steps
+STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 ROUNDS = 2  # of probes in a search, one made from the answer of the other
 
 
@@ -26,7 +28,7 @@ class Run:
     how many each image had;
     mask: where the picture may change, or None; last: y and denoised at the last call; start: what the last step did to
     the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B]; step: how
-    often sigma has fallen, and probed: when it was last probed in fixed steps.
+    often sigma has fallen, probed: when it was last probed, and probes: how often, in fixed steps.
     """
 
     shape: tuple
@@ -47,6 +49,7 @@ class Run:
     level: float = math.inf
     step: int = -1
     probed: int | None = None
+    probes: int = 0
 
     @classmethod
     def begin(cls, seed, shape, keys, dtype, device):
@@ -96,6 +99,11 @@ class Search:
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
         self.denoised = None
         self.start = run.start
+        self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
+
+    @property
+    def _is_exact(self):
+        return torch.finfo(self.guide.dtype).eps < EXACT
 
     def _each(self, value):
         value = torch.as_tensor(value, dtype=self.run.ahead.dtype, device=self.x.device)
@@ -110,39 +118,41 @@ class Search:
         self.denoised = denoised.clone() if images else denoised  # a view would hold the probes' answers until the next call
         self._learn_from_step()
         if self.guide.refresh_every == AUTOMATIC:
-            for images, rounds in self._due():
-                yield from self._look(images, self._start(images, fresh=rounds > 1), rounds)
+            for images, once_more in self._due():
+                yield from self._look(images, self._start(images, once_more))
         elif images:
-            yield from self._look(images, probes, ROUNDS, told[len(self.x) :])
+            yield from self._look(images, probes, told[len(self.x) :])
         return told.dtype
 
     def _fixed(self):
-        """In fixed steps: all images where it is time, and their first displacements; one value is read a call."""
-        level = float(self.sigma_hat[0])
-        run = self.run
-        step = run.step + (level < run.level * (1 - 1e-4) or run.step < 0)
-        self.run = run = replace(run, step=step, level=level)
-        if not math.isfinite(level) or (run.probed is not None and step - run.probed < ROUNDS * self.guide.refresh_every):
-            return [], None
-        self.run = replace(run, probed=step)
+        """In fixed steps: all images where it is time, and their displacements; one value is read a call at most."""
+        run, every = self.run, self.guide.refresh_every
+        if every > 1:
+            level = float(self.sigma_hat[0])
+            run = replace(run, step=run.step + (level < run.level * (1 - 1e-4) or run.step < 0), level=level)
+            self.run = run
+            if run.probed is not None and run.step - run.probed < every:
+                return [], None
+            self.run = replace(run, probed=run.step)
         images = list(range(len(self.x)))
-        return images, self._start(images, fresh=True)
+        probes = run.probes
+        self.run = replace(self.run, probes=probes + 1)
+        if probes == 0:
+            return images, self._start(images)
+        further = self._scaled(self._reach() * run.ahead, self._index(images))
+        if probes % RESTART or run.start is None:
+            return images, further
+        return images, torch.where(self._was_open()[..., None], further, self._start(images))
 
     def _due(self):
-        """The images to probe and in how many rounds, as pairs; reads once a call.
-
-        A direction that was closed once is asked again by itself, in one round; all else takes a search.
-        """
-        run = self.run
+        """The images to look at, in two groups: those asked once more about the same direction, and the others."""
         if self.start is None:
             return []
-        schedule = run.schedule
-        due = schedule.asks(self.sigma_hat, run.norm, self.guide.threshold)
-        again = schedule.unsure
-        due, again = torch.stack([due, due & again]).tolist()
-        once = [image for image, asked in enumerate(again) if asked]
-        search = [image for image, asked in enumerate(due) if asked and not again[image]]
-        return [(images, rounds) for images, rounds in ((once, 1), (search, ROUNDS)) if images]
+        schedule = self.run.schedule
+        asks = schedule.asks(self.sigma_hat, self.run.norm, self.few)
+        asks, unsure = torch.stack([asks, asks & schedule.unsure]).tolist()  # the only read of a call without probes
+        groups = [([i for i, due in enumerate(asks) if due and unsure[i] == once_more], once_more) for once_more in (True, False)]
+        return [group for group in groups if group[0]]
 
     def _learn_from_step(self):
         """What the sampler's own last step tells: it moved x by y, and the denoised prediction by about J y."""
@@ -158,29 +168,38 @@ class Search:
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
             fallen = (run.last[2] / self.sigma_hat).clamp(min=1)
             norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
-            norm = norm if run.norm is None else torch.maximum(norm, run.norm)
+            if run.start is not None:
+                self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
         # The noise in this call's prediction is in every response, too: a start that held it would look like a saddle.
-        self.start = start if torch.finfo(self.guide.dtype).eps < EXACT else run.start
+        self.start = start if self._is_exact else run.start
         self.run = replace(run, last=(y, self.denoised, self.sigma_hat), start=start, norm=norm)
 
-    def _start(self, images, fresh):
+    def _start(self, images, once_more=False):
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
 
         A step of the sampler moves x by noise alike in all directions, so that the change of the denoised prediction is
-        the first step of a power iteration, made for nothing. Its side is a coin's, that the seed throws.
+        the first step of a power iteration, made for nothing. Its side is a coin's, that the seed throws. once_more: along
+        the direction of the last look alone.
         """
         run, picked = self.run, self._index(images)
-        noise = self._noise()[picked]
-        carried = run.ahead if fresh else run.vectors  # a Gaussian is told by two looks along the same direction
-        known = reach(noise)[:, None] * self.std[picked, None] * carried[:, picked]
-        if not fresh:
-            return self._scaled(known, picked)
+        if once_more:
+            return self._scaled(self._reach()[picked] * run.vectors[:, picked], picked)
+        was_open = self._was_open()[:, picked, None]
+        known = torch.where(was_open, self._reach()[picked] * run.ahead[:, picked], 0)  # what was none would hide another
         new = torch.stack([self._new(images, k) for k in range(self.guide.directions)])
         searches = list(run.searches)
         for image in images:
             searches[image] += 1
         self.run = replace(run, searches=searches)
         return self._scaled(known + new, picked)
+
+    def _reach(self):
+        """How far to probe along a direction that is known, [B, 1]."""
+        return (reach(self._noise()) * self.std)[:, None]
+
+    def _was_open(self):
+        """Which directions were a saddle when last looked at, [directions, B]."""
+        return self.run.rayleigh > 1 + LEAST + self.guide.certainty * self.run.error
 
     def _new(self, images, direction):
         run, size = self.run, self.rows.shape[1]
@@ -198,24 +217,51 @@ class Search:
             return displacements
         return displacements * (radius * self.std[picked, None] / _length(displacements))
 
-    def _look(self, images, displacements, rounds, answer=None):
-        """Probes `images` in rounds, from displacements [directions, b, N], and keeps what that tells."""
-        picked, asked, told = self._index(images), [], []
-        for turn in range(rounds):
-            # To the other side of x each time: the noise of the prediction at x is in every response, and on the same
-            # side a displacement made from a response would agree with it.
-            toward = 1 if turn % 2 == 0 else -1
-            if answer is None:
-                answer = yield self._asked(images, toward * displacements)
-            asked.append(displacements)
-            told.append(toward * self._response(answer, picked))
-            answer = None
-            self.evaluations[images] += len(displacements)
-            shorter = (_length(displacements) / _length(told[-1])).clamp(max=1)
-            displacements = self._scaled(told[-1] * shorter, picked)
-        yield from self._conclude(images, picked, torch.stack(asked), torch.stack(told))
+    def _look(self, images, displacements, answer=None):
+        """Probes `images` from displacements [directions, b, N], where it is worth it a second time, and concludes."""
+        if answer is None:
+            answer = yield self._asked(images, displacements)
+        picked = self._index(images)
+        told = self._response(answer, picked)
+        self.evaluations[images] += len(displacements)
+        again = self._worth_more(picked, displacements, told)
+        once = [place for place, more in enumerate(again) if not more]
+        twice = [place for place, more in enumerate(again) if more]
+        if once:
+            local = self._index(once)
+            yield from self._conclude([images[place] for place in once], displacements[None, :, local], told[None, :, local])
+        if twice:
+            local, images = self._index(twice), [images[place] for place in twice]
+            yield from self._look_again(images, displacements[:, local], told[:, local])
 
-    def _conclude(self, images, picked, asked, told):
+    def _worth_more(self, picked, displacements, told):
+        """Which of the images a second probe is worth, a list of booleans."""
+        if self.guide.refresh_every != AUTOMATIC:
+            return [False] * len(picked)
+        growth = (_length(told) / _length(displacements))[..., 0].amax(dim=0)
+        return self.run.schedule.goes_on(torch.zeros_like(self.std).index_copy(0, picked, growth), self.few)[picked].tolist()
+
+    def _look_again(self, images, displacements, told):
+        """The further rounds, each from what the one before answered.
+
+        To the other side of x each time: the noise of the prediction at x is in every response, and on the same side a
+        displacement made from a response would agree with it.
+        """
+        picked, asked, answers = self._index(images), [displacements], [told]
+        for turn in range(1, ROUNDS):
+            toward = 1 - 2 * (turn % 2)
+            longest = (_length(displacements) / _length(told)).clamp(max=1)
+            displacements = self._scaled(told * longest, picked)
+            answer = yield self._asked(images, toward * displacements)
+            told = toward * self._response(answer, picked)
+            self.evaluations[images] += len(displacements)
+            asked.append(displacements)
+            answers.append(told)
+        yield from self._conclude(images, torch.stack(asked), torch.stack(answers))
+
+    def _conclude(self, images, asked, told):
+        """What the rounds [rounds, directions, b, N] tell, kept in the run."""
+        picked = self._index(images)
         run, std = self.run, self.std[picked]
         count, size = self.guide.directions, self.rows.shape[1]
         rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, count)
@@ -242,7 +288,7 @@ class Search:
         Rounding x weighs more where sigma is smaller.
         """
         std = self.std[picked]
-        if torch.finfo(self.guide.dtype).eps < EXACT:
+        if self._is_exact:
             size = torch.linalg.vector_norm(self.denoised[picked], dim=1) / std
             return torch.finfo(self.guide.dtype).eps * torch.hypot(size, size * 0 + math.sqrt(self.rows.shape[1]))
         if len(asked) > 1:
@@ -253,15 +299,14 @@ class Search:
     def _error(self, noise, coloured, gain):
         """A standard error of the quotients, [directions, b].
 
-        The noise of the prediction at x is half of that in every response, so that what is in a direction may agree
-        with what is in the response by half the square of it. certainty times a share of it covers that.
+        The noise in a direction may agree with that in the response: both hold that of the prediction at x, and where x
+        is rounded more coarsely than it is probed, most of the rest. certainty times a share of its square covers that.
         """
         along = torch.nan_to_num(coloured, nan=1.0) * noise * gain / math.sqrt(self.rows.shape[1])
-        return along + (noise * gain).square() / (2 * max(self.guide.certainty, 1))
+        return along + (noise * gain).square() / max(self.guide.certainty, 1)
 
     def _keep(self, run, picked, finite, vectors, responses, rayleigh, error, coloured):
         def put(old, new):
-            dim = old.ndim - new.ndim if old.ndim == new.ndim else 0
             kept = finite.reshape((1, -1) + (1,) * (new.ndim - 2))
             return old.index_copy(1, picked, torch.where(kept, new, old.index_select(1, picked)))
 
@@ -271,10 +316,11 @@ class Search:
             "rayleigh": put(run.rayleigh, rayleigh), "error": put(run.error, error),
             "coloured": put(run.coloured, coloured),
         }
-        best = (new["rayleigh"] - self.guide.certainty * new["error"]).argmax(dim=0, keepdim=True)
-        quotient, margin = (new[name].gather(0, best)[0] for name in ("rayleigh", "error"))
-        margin = self.guide.certainty * margin
-        schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, self.guide.spacing)
+        margin = self.guide.certainty * new["error"]
+        best = (new["rayleigh"] - margin).argmax(dim=0, keepdim=True)
+        quotient, margin = new["rayleigh"].gather(0, best)[0], margin.gather(0, best)[0]
+        spent = (self.evaluations - 1).to(self.std)
+        schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing)
         self.run = replace(run, schedule=schedule, **new)
 
     def _measure(self, images, picked, vectors, maybe):

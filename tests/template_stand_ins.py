@@ -19,10 +19,7 @@ RANDOM = ("token_embedding", "position_embedding", "positional_embedding", "text
 
 
 def write_template_files(models):
-    """Writes the files into the folders of `models`, unless they are there.
-
-    The text encoders with T5 are empty files, enough for a prompt to be valid: 5 billion weights are too many to load.
-    """
+    """Writes the files that can be loaded into the folders of `models`, unless they are there."""
     checkpoints = {
         "v1-5-pruned-emaonly-fp16": ("sd15", 0, 4, _sd15_text_encoder),
         "sd_xl_base_1.0": ("sdxl", 0, 4, dict),  # two SDXL text encoders at once would take more than 6 GB
@@ -38,9 +35,15 @@ def write_template_files(models):
         shutil.copyfile(path.with_name(write_stand_in(family, models)), path)
     for path, vae in _missing(models / "vae", {"ae": lambda: _image_vae(16), "wan_2.1_vae": _video_vae}):
         save_file(random_weights(vae(), 0), path)
-    encoders = ("clip_l", "clip_g", "t5xxl_fp16", "t5xxl_fp8_e4m3fn_scaled", "umt5_xxl_fp8_e4m3fn_scaled")
-    for path, _ in _missing(models / "text_encoders", dict.fromkeys(encoders)):
-        path.touch()
+
+
+def write_empty_files(models, workflows):
+    """Writes empty files for the rest of what workflows name: enough for a prompt to be valid."""
+    nodes = [node for workflow in workflows for node in workflow["nodes"]]
+    for model in (model for node in nodes for model in node["properties"].get("models", [])):
+        folder = models / model["directory"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / model["name"]).touch()
 
 
 def _missing(folder, recipes):

@@ -1,8 +1,9 @@
-/** Draws in each Curvature Scope node what saddle-free guidance sees, while the sampler runs. */
+/** Draws in each Curvature Scope node, and on subgraphs around it, what saddle-free guidance sees while the sampler runs. */
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { message, plot } from "./scope_plot.js"
+import { contains, dropWidget, holdWidget, keepInBodies, letHoldWidgets, subgraphNodes } from "./subgraph_widgets.js"
 
 const NODE = "CurvatureScope"
 const EVENT = "saddle_free_guidance.trace"
@@ -20,6 +21,7 @@ const STYLE = `
   position: relative; box-sizing: border-box; min-height: ${LEAST_HEIGHT}px; overflow: hidden; pointer-events: none;
   border: 1px solid var(--border-color); border-radius: 6px; background: var(--comfy-menu-bg); color: var(--input-text); font: ${FONT};
 }
+[data-testid^="node-body"] > .saddle-free-scope { flex: 1; width: auto !important; margin: 4px 12px 0; }
 .saddle-free-scope p {
   position: absolute; inset: 0; margin: 0; padding: 12px; display: grid; place-content: center; text-align: center;
   font-size: 12px; overflow-wrap: anywhere; white-space: normal;
@@ -50,6 +52,8 @@ ${COLOURS.map(
 `
 
 const views = new WeakMap() // node -> its View
+let placeDrawings = () => {}
+const parents = new WeakMap() // a subgraph's node with a scope within -> its widget
 
 /** What one node shows, drawn at most once per frame and only while it has a size. */
 class View {
@@ -110,45 +114,88 @@ function addStyle() {
   document.head.append(style)
 }
 
-function addView(node) {
+/** Adds a drawing to a node; returns its widget. */
+function addWidget(node) {
   const element = document.createElement("div")
   element.className = "saddle-free-scope"
-  const view = new View(element)
-  views.set(node, view)
+  views.set(node, new View(element))
   const widget = node.addDOMWidget("scope", "saddle_free_scope", element, {
     serialize: false, hideOnZoom: false, margin: MARGIN,
   })
   widget.serialize = false
   const minWidth = LEAST_WIDTH + 2 * MARGIN - WIDEST_TEXT
   widget.computeLayoutSize = () => ({ minWidth, minHeight: LEAST_HEIGHT + 2 * MARGIN })
-  node.setSize(node.computeSize().map((side, index) => Math.max(side, FIRST_SIZE[index])))
+  return widget
+}
+
+/** Pairs of a subgraph's node and its drawing. */
+function* drawnParents() {
+  for (const [node] of subgraphNodes(app.rootGraph)) if (parents.has(node)) yield [node, parents.get(node).element]
+}
+
+function grow(node, [width, height]) {
+  const [leastWidth, leastHeight] = node.computeSize()
+  node.setSize([Math.max(width, leastWidth), Math.max(height, leastHeight)])
+  node.setDirtyCanvas(true, true)
+}
+
+function addView(node) {
+  addWidget(node)
+  grow(node, FIRST_SIZE)
   const { onExecuted } = node
   node.onExecuted = function (output) {
     onExecuted?.apply(this, arguments)
-    if (output?.trace) view.show(output.trace[0])
+    if (output?.trace) views.get(this)?.show(output.trace[0])
+  }
+  for (const event of ["onAdded", "onRemoved"]) {
+    const before = node[event]
+    node[event] = function () {
+      before?.apply(this, arguments)
+      requestAnimationFrame(() => updateSubgraphs(FIRST_SIZE))
+    }
   }
 }
 
-/** The node of an execution id: "3:7" is node 7 in the subgraph of node 3. */
-function nodeOf(executionId) {
-  const path = executionId.split(":")
-  const last = path.pop()
-  const graph = path.reduce((outer, id) => outer?.getNodeById(id)?.subgraph, app.rootGraph)
-  return graph?.getNodeById(last)
+/** Gives every subgraph with a scope in it a drawing, at least of a size where it is new, and takes it from the others. */
+function updateSubgraphs(size) {
+  for (const [node] of subgraphNodes(app.rootGraph)) {
+    const widget = parents.get(node)
+    const wanted = contains(node.subgraph, NODE)
+    if (wanted && !widget) {
+      parents.set(node, addWidget(node))
+      holdWidget(node, parents.get(node))
+      grow(node, [0, 1].map((side) => Math.max(node.size[side], size[side])))
+    } else if (!wanted && widget) {
+      dropWidget(node, widget)
+      parents.delete(node)
+      views.delete(node)
+    }
+  }
+  placeDrawings()
 }
 
-/** Every node with the key of its outputs in app.nodeOutputs. */
-function* nodesWithin(graph) {
+/** The nodes of an execution id, from the outermost: for "3:7" node 3 and node 7 in its subgraph. */
+function nodesOf(executionId) {
+  let graph = app.rootGraph
+  return String(executionId).split(":").map((id) => {
+    const node = graph?.getNodeById(id)
+    graph = node?.subgraph
+    return node
+  })
+}
+
+/** Every node with the key of its outputs in app.nodeOutputs and the subgraphs' nodes around it. */
+function* nodesWithin(graph, around = []) {
   for (const node of graph?.nodes ?? []) {
-    yield [node, graph === app.rootGraph ? `${node.id}` : `${graph.id}:${node.id}`]
-    if (node.subgraph) yield* nodesWithin(node.subgraph)
+    yield [node, graph === app.rootGraph ? `${node.id}` : `${graph.id}:${node.id}`, around]
+    if (node.subgraph) yield* nodesWithin(node.subgraph, [node, ...around])
   }
 }
 
 function showOutputs(outputs) {
-  for (const [node, key] of nodesWithin(app.rootGraph)) {
+  for (const [node, key, around] of nodesWithin(app.rootGraph)) {
     const trace = outputs?.[key]?.trace?.[0]
-    if (trace) views.get(node)?.show(trace)
+    if (trace) for (const shown of [node, ...around]) views.get(shown)?.show(trace)
   }
 }
 
@@ -156,14 +203,23 @@ app.registerExtension({
   name: "SaddleFreeGuidance.CurvatureScope",
   setup() {
     addStyle()
+    placeDrawings = keepInBodies(drawnParents, () => app.canvas)
     api.addEventListener(EVENT, ({ detail: { nodes, ...trace } }) => {
-      for (const id of nodes) views.get(nodeOf(id))?.extend(trace)
+      for (const node of new Set(nodes.flatMap(nodesOf))) views.get(node)?.extend(trace)
+    })
+    api.addEventListener("executed", ({ detail: { display_node, node, output } }) => {
+      const around = nodesOf(display_node ?? node).slice(0, -1)
+      if (output?.trace) for (const outer of around) views.get(outer)?.show(output.trace[0])
     })
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) addView(node)
+    if (!node.subgraph) return
+    letHoldWidgets(node)
+    requestAnimationFrame(() => updateSubgraphs(FIRST_SIZE))
   },
   afterConfigureGraph() {
+    updateSubgraphs([0, 0])
     showOutputs(app.nodeOutputs)
   },
   onNodeOutputsUpdated: showOutputs,

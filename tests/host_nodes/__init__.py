@@ -13,6 +13,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from .caches import CACHE_NODES
+from .families import FAMILY_NODES
 from .faults import FAULT_NODES, FAULTS
 from .pictures import PICTURE_NODES
 
@@ -334,6 +335,6 @@ NODE_CLASS_MAPPINGS = {
     for cls in (
         TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestOffset,
         TestForgetFile, TestSampling, TestCapture, TestCaptureImage, TestCaptureTrace,
-        *CACHE_NODES, *FAULT_NODES, *PICTURE_NODES,
+        *CACHE_NODES, *FAMILY_NODES, *FAULT_NODES, *PICTURE_NODES,
     )
 }
