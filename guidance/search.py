@@ -71,7 +71,7 @@ class Run:
         if len(keys) != batch:
             raise ValueError(f"image_keys has {len(keys)} entries for a batch of {batch}; it must have one per image.")
         empty = torch.zeros(directions, batch, size, dtype=dtype, device=device)
-        none = empty[..., 0]
+        none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
             shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
             none + math.nan, [0] * batch,
@@ -129,7 +129,8 @@ class Search:
             beside, there = self._asked(images, probes)
             rows, places = torch.cat([rows, beside]), places + there
         told = yield rows, places
-        self.denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        self.denoised = denoised.clone() if images else denoised  # a view would hold the probes' answers, too
         self._learn_from_step()
         if self.guide.refresh_every == AUTOMATIC:
             for images, once_more in self._due():
