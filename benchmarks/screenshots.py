@@ -10,7 +10,7 @@ from PIL import Image
 IMAGES = ROOT / "images"
 LARGEST_FILE = 300_000
 MARGIN = 24
-STEPS = 60  # of the sampler while the scope is pictured, so that it is still at work then
+STEPS = 24  # of the sampler while the scope is pictured, so that it is still at work then
 FIRST = ("SaddleFreeDemoModel", "SaddleFreeGuidance", "KSampler", "SaveImage", "MarkdownNote")
 QUIET = {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
 FRAME = """([kinds, margin]) => {

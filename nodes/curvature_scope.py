@@ -44,7 +44,8 @@ class CurvatureScope(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "plot", display_name="plot", tooltip="How undecided the model was about each picture, from noise to the end."
+                    "plot", display_name="plot",
+                    tooltip="How undecided the model was about each picture, from noise to the end.",
                 ),
                 io.Image.Output(
                     "heat_map", display_name="heat_map", tooltip="Where in each picture the model was undecided."

@@ -171,8 +171,8 @@ def _sampler_inputs():
         ),
         io.Float.Input(
             "cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
-            tooltip="How closely the pictures follow the prompt; adds up with the guidance of the sweep. 1 is off; useful "
-            "range 2 to 8 for most models.",
+            tooltip="How closely the pictures follow the prompt; adds up with the guidance of the sweep. 1 is off; "
+            "useful range 2 to 8 for most models.",
         ),
         io.Combo.Input(
             "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
@@ -197,8 +197,8 @@ def _list_inputs():
         ),
         io.String.Input(
             "values", default="0, 4, 8, 16",
-            tooltip="The values of parameter, with commas or spaces between. At most 64 pictures. For scale, 0 shows the "
-            "picture without guidance.",
+            tooltip="The values of parameter, with commas or spaces between. At most 64 pictures. For scale, 0 shows "
+            "the picture without guidance.",
         ),
         io.Combo.Input(
             "second_parameter", options=["none", *PARAMETERS], default="none",

@@ -196,27 +196,28 @@ class SaddleFreeGuidance(io.ComfyNode):
                 io.Int.Input(
                     "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
                     tooltip="Which of the two pictures you get where the model is undecided. Another number gives "
-                    "another picture from the same noise, so try a few. Any whole number; 0 is a number like the others.",
+                    "another picture from the same noise, so try a few. Any whole number; 0 is a number like the "
+                    "others.",
                 ),
                 *window_inputs(),
                 io.Float.Input(
                     "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
-                    tooltip="How far from the picture the model is tried out to find where it is undecided, in units of "
-                    "the noise level. 0 chooses for you, from 0.25 to 1: the more, the noisier half precision makes "
+                    tooltip="How far from the picture the model is tried out to find where it is undecided, in units "
+                    "of the noise level. 0 chooses for you, from 0.25 to 1: the more, the noisier half precision makes "
                     "the model's answers. Leave it at 0 unless you know better: too small finds rounding errors, too "
                     "large looks past the place.",
                 ),
                 io.Int.Input(
                     "refresh_every", default=0, min=0, max=64, advanced=True,
-                    tooltip="How often the model is tried out to find where it is undecided. 0 chooses for you: usually "
-                    "4 to 8 extra evaluations a picture, at most 3 where there is nothing to find. 1 is one extra "
-                    "evaluation per step on average, 2 one per two steps, and so on, made two at a time. Useful range "
-                    "0 to 4; higher is faster and finds less.",
+                    tooltip="How often the model is tried out to find where it is undecided. 0 chooses for you: "
+                    "usually 4 to 8 extra evaluations a picture, at most 3 where there is nothing to find. 1 is one "
+                    "extra evaluation per step on average, 2 one per two steps, and so on, made two at a time. Useful "
+                    "range 0 to 4; higher is faster and finds less.",
                 ),
                 io.Int.Input(
                     "directions", default=1, min=1, max=16, advanced=True,
-                    tooltip="In how many ways at once the picture may be undecided. 1 follows the strongest only, which "
-                    "is the best value for its cost. More also decide weaker ones, and each takes as many extra "
+                    tooltip="In how many ways at once the picture may be undecided. 1 follows the strongest only, "
+                    "which is the best value for its cost. More also decide weaker ones, and each takes as many extra "
                     "evaluations again. Useful range 1 to 4.",
                 ),
             ],

@@ -116,8 +116,8 @@ class WeakenModel(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength", default=0.2, min=0.0, max=0.95, step=0.01, round=0.001,
-                    tooltip="How much worse; higher makes each bit of the Auto-Guidance scale do more. Useful range 0.2 "
-                    "to 0.35 for more noise, 0.3 to 0.5 for pruned weights. 0 is off: the model as it is, which "
+                    tooltip="How much worse; higher makes each bit of the Auto-Guidance scale do more. Useful range "
+                    "0.2 to 0.35 for more noise, 0.3 to 0.5 for pruned weights. 0 is off: the model as it is, which "
                     "Auto-Guidance refuses.",
                 ),
             ],
