@@ -19,11 +19,23 @@ import itertools
 import math
 
 import torch
-from curvature import top_eigenpair
 from densities import (
-    FORMATS, SHAPES, SIGMA_MAX, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule, waves,
+    FORMATS,
+    SHAPES,
+    SIGMA_MAX,
+    Density,
+    Mode,
+    Network,
+    broad,
+    from_broad_to_fine,
+    power_law,
+    run,
+    schedule,
+    waves,
 )
 from pack import load_pack
+
+from curvature import top_eigenpair
 
 SPECTRA = {"8 broad": broad} | {f"k^-{power:g}": functools.partial(power_law, exponent=power) for power in (1, 1.5, 2, 2.5)}
 NOISES = (0.2, 1.0, 3.0)
@@ -74,7 +86,7 @@ def negative(arguments):
     yield heading("size", "format", "spectrum", *columns)
     for size, name, spectrum in itertools.product(arguments.sizes, arguments.formats, SPECTRA):
         density = Density(SHAPES[size], SPECTRA[spectrum](SHAPES[size]).to(DEVICE))
-        worst = {each: (0.0, 0.0, 0.0) for each in SCHEDULES}
+        worst = dict.fromkeys(SCHEDULES, (0.0, 0.0, 0.0))
         for noise, coloured in itertools.product(arguments.noise, (False, True)):
             plain = None
             for each, refresh in SCHEDULES.items():

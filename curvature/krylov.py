@@ -19,7 +19,7 @@ def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple
     large. So v_i . J v_j is taken from the response that came later and v_i from the earlier round, where the two are
     independent; for this J is taken to be symmetric (Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 11).
     """
-    rounds, block, batch, size = displacements.shape
+    rounds, block = displacements.shape[:2]
     vectors = displacements.flatten(0, 1).transpose(0, 1)  # [B, n, N]
     products = responses.flatten(0, 1).transpose(0, 1)
     lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The noise in a network's answers: how long it is, how much of it lies along a direction, how far a probe must reach."""
+"""The noise in a network's answers: its length, how much of it lies along a direction, how far a probe must reach."""
 
 import math
 
@@ -20,7 +20,7 @@ def assumed_noise(dtype: torch.dtype, size: int) -> float:
 
 
 def reach(noise: float | Tensor) -> Tensor:
-    """How far to probe along a direction that is known, in units of std: twice the noise, in the range that is straight.
+    """How far to probe along a known direction, in units of std: twice the noise, within the range that is straight.
 
     noise: length of the error of an answer in units of std, a float or [B].
     """

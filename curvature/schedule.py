@@ -63,10 +63,11 @@ class ProbeSchedule:
         is left alone.
         """
         enough = norm > torch.where(few & (self.spent == 0), FEW, MANY)
-        return sigma_hat.isfinite() & (sigma_hat <= self.due) & (self.found | self.unsure | (enough & (self.spent < BUDGET)))
+        wanted = self.found | self.unsure | (enough & (self.spent < BUDGET))
+        return wanted & sigma_hat.isfinite() & (sigma_hat <= self.due)
 
     def goes_on(self, growth: Tensor, few: Tensor) -> Tensor:
-        """For which images a second probe is worth it, after one by which |J d| / |d| is `growth` [B]; a boolean [B]."""
+        """For which images a second probe is worth it, after one with |J d| / |d| = growth, [B]; a boolean [B]."""
         first = torch.where(few & (self.spent == 0), NEAR, 0)
         return (growth > torch.where(self.found, FAR, first)) & ~self.unsure
 

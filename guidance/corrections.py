@@ -1,4 +1,4 @@
-"""The two guidance terms that compare predictions. Each returns what to add to the denoised prediction; they add up in any combination."""
+"""The two terms that compare predictions: each returns what to add to the denoised prediction; they add up."""
 
 import torch
 from torch import Tensor

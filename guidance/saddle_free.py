@@ -5,7 +5,9 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 from torch import Tensor
 
-from .search import AUTOMATIC, Question, Run, Search
+from .call import Question
+from .run import Run
+from .search import AUTOMATIC, Search
 from .trace import CurvatureTrace
 
 
@@ -18,14 +20,13 @@ class SaddleFree:
     denoise(x, images) gives the denoised predictions at rows x [R, ...], of the image that the LongTensor images [R]
     names for each row; x = alpha * x0 + std * noise. Each image is guided by itself, whatever else is in the batch.
 
-    scale: length of the push in units of sigma_hat = std / alpha; 0 is off. seed: to which
-    side of a saddle the sample goes. refresh_every: 0 probes where sigma and the curvature found say so; n >= 1 probes
-    as often as makes one evaluation in n steps. directions: how many directions are followed, >= 1. dtype: what the
-    network computes in. mask: [B or 1, ...], 0 where the picture must not change. image_keys: an integer an image, by
-    default its place in the batch. probe_radius: length of every probe in units of std; 0 chooses. ramp: by how much a
-    quotient must exceed 1 for the whole push. spacing: ratio of the sigmas of two looks at a saddle. certainty: how many
-    standard errors a quotient must exceed 1 by.
-    trace: a CurvatureTrace to write into.
+    scale: length of the push in units of sigma_hat = std / alpha; 0 is off. seed: to which side of a saddle the sample
+    goes. refresh_every: 0 probes where sigma and the curvature found say so, 1 once a call, n > 1 once in n steps.
+    directions: how many directions are followed, >= 1. dtype: what the network computes in. mask: [B or 1, ...], 0
+    where the picture must not change. image_keys: an integer an image, by default its place in the batch. probe_radius:
+    length of every probe in units of std; 0 chooses. ramp: by how much a quotient must exceed 1 for the whole push.
+    spacing: ratio of the sigmas of two looks at a saddle. certainty: how many standard errors a quotient must exceed 1
+    by. trace: a CurvatureTrace to write into.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class SaddleFree:
         if not (isinstance(directions, int) and directions >= 1):
             raise ValueError(f"directions is {directions!r}; it must be a whole number of at least 1.")
         if not (isinstance(refresh_every, int) and refresh_every >= 0):
-            raise ValueError(f"refresh_every is {refresh_every!r}; it must be 0 for automatic, or a whole number above.")
+            raise ValueError(f"refresh_every is {refresh_every!r}; it must be 0, which is automatic, or more.")
         if not probe_radius >= 0:
             raise ValueError(f"probe_radius is {probe_radius}; it must be 0 for automatic, or above.")
         self.scale, self.seed, self.refresh_every, self.directions = scale, seed, refresh_every, directions
@@ -102,9 +103,14 @@ class SaddleFree:
         sigma_hat = torch.as_tensor(std / alpha, dtype=self._run.ahead.dtype, device=self._run.ahead.device)
         return self._push(self._run, sigma_hat, dtype)
 
+    def weight(self, run: Run, sigma_hat: Tensor) -> Tensor:
+        """How far each direction of a run acts at sigma_hat [B], from 0 to 1, [directions, B]."""
+        spacing = self.spacing if self.refresh_every == AUTOMATIC else None
+        return run.weight(sigma_hat, self.ramp, self.certainty, spacing)
+
     def _push(self, run: Run, sigma_hat: Tensor, dtype: torch.dtype) -> Tensor:
         """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...]."""
-        weight = run.weight(self, sigma_hat)  # [directions, B]
+        weight = self.weight(run, sigma_hat)  # [directions, B]
         push = torch.where(weight > 0, self.scale * sigma_hat * weight, 0)[..., None] * run.ahead
         push = push.sum(dim=0).to(dtype)  # [B, N]
         return torch.where(push.isfinite().all(dim=1, keepdim=True), push, 0).reshape(run.shape[1:])

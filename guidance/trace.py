@@ -52,7 +52,7 @@ class CurvatureTrace:
 
     off: a sentence where guidance is off and nothing will be traced. Values stay tensors on their device until they
     are read, so that tracing does not wait for the GPU. A run that begins where the last one ended continues it.
-    layout: what turns directions [directions, B, ...] into [directions, B, C, *spatial], where that is not their layout.
+    layout: turns directions [directions, B, ...] into [directions, B, C, *spatial], where they are not laid out so.
     Read as a list it gives the calls; rayleigh, push and evaluations have one entry a call.
     """
 

@@ -64,10 +64,10 @@ class SaddleFreeRun(GuidedRun):
         self.predictions.companions.append(self.points)
         add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self.masked, model_options, is_model_options=True)
 
-    def masked(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args):
+    def masked(self, executor, guider, sigmas, extra_args, callback, noise, latent=None, denoise_mask=None, *args):
         """SAMPLER_SAMPLE wrapper: remembers where the picture may change."""
         self.mask = denoise_mask
-        return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args)
+        return executor(guider, sigmas, extra_args, callback, noise, latent, denoise_mask, *args)
 
     def sample(self, executor, noise, latent_image, *args, **kwargs):
         """The sampling; what was traced is kept however it ends."""

@@ -64,8 +64,10 @@ def base(name, model, batches, cfgs):
     for batch in batches:
         for cfg in cfgs:
             plain = sample(name, model, batch, cfg)
-            for knobs in ({}, {"directions": 2}) if batch == 1 else ({"refresh_every": 0},):
-                found.append(distance(sample(name, guided(model, scale=1e-9, **knobs), batch, cfg), plain))
+            found += [
+                distance(sample(name, guided(model, scale=1e-9, **knobs), batch, cfg), plain)
+                for knobs in (({}, {"directions": 2}) if batch == 1 else ({"refresh_every": 0},))
+            ]
     return max(found)
 
 
@@ -172,7 +174,7 @@ def write(path, lines):
     marks = "<!-- families -->\n", "<!-- end of families -->"
     content = path.read_text(encoding="utf-8")
     table = marks[0] + "\n".join(lines) + "\n" + marks[1]
-    path.write_text(re.sub(f"{marks[0]}.*{marks[1]}", lambda _: table, content, flags=re.S), encoding="utf-8")
+    path.write_text(re.sub(f"{marks[0]}.*{marks[1]}", lambda _: table, content, flags=re.DOTALL), encoding="utf-8")
 
 
 def main(arguments):

@@ -4,7 +4,19 @@ import itertools
 
 import pytest
 import torch
-from densities import FORMATS, SHAPES, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule, waves
+from densities import (
+    FORMATS,
+    SHAPES,
+    Density,
+    Mode,
+    Network,
+    broad,
+    from_broad_to_fine,
+    power_law,
+    run,
+    schedule,
+    waves,
+)
 from saddle_free_guidance.guidance import SaddleFree
 
 SHAPE = SHAPES[3_072]

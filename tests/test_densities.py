@@ -47,7 +47,8 @@ def test_eigenvalues_are_the_slopes_of_the_denoiser_along_waves(sigma):
 
 @pytest.mark.parametrize("coloured", [False, True])
 def test_the_noise_of_a_network_is_what_was_asked_for_and_the_same_with_and_without_probes(coloured):
-    density, y = Density(SHAPE, power_law(SHAPE, 1.5)), torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2))
+    density = Density(SHAPE, power_law(SHAPE, 1.5))
+    y = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2))
     networks = [Network(density.denoise, torch.bfloat16, 3.0, coloured) for _ in range(2)]
     answer = networks[0].at(2.0, 1)(y)
     more = networks[1].at(2.0, 1)(torch.cat([y, y + 1]))

@@ -47,7 +47,8 @@ def test_noise_is_measured_by_a_second_question_and_told_in_units_of_what_is_ass
 
 def arguments(file, **changed):
     return argparse.Namespace(**({
-        "models": ["digits"], "steps": [6, 8], "samplers": ["euler"], "coordinates": ["VE", "flow"], "scales": [2.0, 4.0],
+        "models": ["digits"], "steps": [6, 8], "samplers": ["euler"], "coordinates": ["VE", "flow"],
+        "scales": [2.0, 4.0],
         "refresh_every": 0, "samples": 3, "seeds": 2, "batch": 3, "file": file,
     } | changed))
 

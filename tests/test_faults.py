@@ -360,10 +360,10 @@ def test_a_correction_too_large_for_half_precision_is_left_out(runs):
     for std in (4.0, 2.0, 1.0):  # scale * sigma_hat is 2e5 for the second image
         guided = guide(lambda x, images: 2 * x, std * denoised / 8, alpha=1.0, std=std * torch.tensor([1.0, 1e4]))
     assert (guide.trace[-1].weight == 1).all()
-    for correction in (correction, guided - denoised / 4):
-        assert correction.dtype == torch.float16
-        assert correction[0].abs().min() > 0
-        assert torch.equal(correction[1], torch.zeros(2).half())
+    for each in (correction, guided - denoised / 4):
+        assert each.dtype == torch.float16
+        assert each[0].abs().min() > 0
+        assert torch.equal(each[1], torch.zeros(2).half())
 
 
 # --- Sizes -----------------------------------------------------------------------------------------------------------

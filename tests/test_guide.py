@@ -71,7 +71,8 @@ def euler(guide, exact, start, sigmas=SIGMAS, flow=False, each=False, **knobs):
 
 def same(first, second, tolerance=0.0):
     """Whether what two runs gave is the same."""
-    return all(torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance) for one, other in zip(first, second))
+    pairs = zip(first, second)
+    return all(torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance) for one, other in pairs)
 
 
 def bits(values):
@@ -373,7 +374,7 @@ def spoiled(every, at=(), probe=False, bad=math.nan):
             asked.append(rows)  # noqa: B023
             places = [place for place, image in enumerate(images.tolist()) if image == 1]
             for place in places if call in at else ():  # noqa: B023
-                if (place >= first) == probe:  # noqa: B023
+                if (place >= first) == probe:
                     answer[place, 2] = bad
             return answer
 

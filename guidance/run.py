@@ -1,0 +1,87 @@
+"""What one sampling run of saddle-free guidance remembers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..curvature import LEAST, ProbeSchedule
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one sampling run remembers of each image; replaced, never changed. N is the number of values of an image.
+
+    shape: (directions, *shape of x); keys: an integer an image; schedule: when each is probed next; vectors: unit
+    directions v, and ahead: those of J v, a step of power iteration further, [directions, B, N]; rayleigh: the
+    quotients of v, and error: a standard error of each, [directions, B]; noise: the length of a response's error in
+    units of std, NaN before it is known, [B]; coloured: by how much it is larger along the direction than in the mean,
+    NaN before it is measured, [directions, B]; searches: how many each image had; mask: where the picture may change,
+    or None; last: y, denoised and sigma_hat at the last call; start: what the last step did to the denoised prediction,
+    for a step of REACH in every value; norm: the Frobenius norm of J, [B]; in fixed steps, level: the last sigma_hat,
+    step: how often it has fallen, probed: at which step there was a probe, and probes: how many.
+    """
+
+    shape: tuple[int, ...]
+    seed: int
+    keys: list[int]
+    schedule: ProbeSchedule
+    vectors: Tensor
+    ahead: Tensor
+    rayleigh: Tensor
+    error: Tensor
+    noise: Tensor
+    coloured: Tensor
+    searches: list[int]
+    mask: Tensor | None = None
+    last: tuple[Tensor, Tensor, Tensor] | None = None
+    start: Tensor | None = None
+    norm: Tensor | None = None
+    level: float = math.inf
+    step: int = -1
+    probed: int | None = None
+    probes: int = 0
+
+    @classmethod
+    def begin(
+        cls, seed: int, shape: tuple[int, ...], keys: Sequence[int] | None, dtype: torch.dtype, device: torch.device
+    ) -> "Run":
+        """A new run of images of a shape (directions, B, ...)."""
+        directions, batch, size = shape[0], shape[1], math.prod(shape[2:])
+        if directions > size:
+            raise ValueError(f"directions is {directions}, but an image has only {size} values; use no more.")
+        keys = list(range(batch)) if keys is None else list(keys)
+        if len(keys) != batch:
+            raise ValueError(f"image_keys has {len(keys)} entries for a batch of {batch}; it must have one per image.")
+        empty = torch.zeros(directions, batch, size, dtype=dtype, device=device)
+        none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
+        return cls(
+            shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
+            none + math.nan, [0] * batch,
+        )
+
+    def under(self, mask: Tensor | None) -> "Run":
+        """The run with another mask [B or 1, ...] of where the picture may change, None for everywhere."""
+        if mask is None:
+            return replace(self, mask=None)
+        shape = self.shape[1:]
+        mask = torch.as_tensor(mask).to(self.ahead.device, self.ahead.dtype)
+        try:
+            mask = mask.expand(shape)
+        except RuntimeError as error:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; it must fit x with {tuple(shape)}.") from error
+        return replace(self, mask=mask.flatten(1))
+
+    def above(self, certainty: float) -> Tensor:
+        """By how much each quotient is above 1, less what it may be wrong by, [directions, B]."""
+        return self.rayleigh - 1 - LEAST - certainty * self.error
+
+    def weight(self, sigma_hat: Tensor, ramp: float, certainty: float, spacing: float | None) -> Tensor:
+        """How far each direction is certain to be a saddle at sigma_hat [B], from 0 to 1, [directions, B].
+
+        spacing: of the looks, after which one no longer tells; None where it does until the next.
+        """
+        known = self.schedule.begun if spacing is None else self.schedule.fresh(sigma_hat, spacing)
+        return torch.where(known, (self.above(certainty) / ramp).clamp(0, 1), 0)
