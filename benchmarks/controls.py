@@ -21,7 +21,7 @@ import math
 import torch
 from curvature import top_eigenpair
 from densities import (
-    FORMATS, SHAPES, SIGMA_MAX, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule,
+    FORMATS, SHAPES, SIGMA_MAX, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule, waves,
 )
 from pack import load_pack
 
@@ -33,6 +33,7 @@ RESOLVED, NEARLY_ONE = 40, 0.99  # so many directions have at least this eigenva
 RANK = 64  # of the saddle's wave from broad to fine
 FINE = 0.75
 PARTS = ("negative", "positive", "two")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make_guide(dtype, refresh, scale, seed=0):
@@ -72,7 +73,7 @@ def negative(arguments):
     columns = [f"{name}: {what}" for name in SCHEDULES for what in ("calls acted on", "change", "extra evaluations")]
     yield heading("size", "format", "spectrum", *columns)
     for size, name, spectrum in itertools.product(arguments.sizes, arguments.formats, SPECTRA):
-        density = Density(SHAPES[size], SPECTRA[spectrum](SHAPES[size]))
+        density = Density(SHAPES[size], SPECTRA[spectrum](SHAPES[size]).to(DEVICE))
         worst = {each: (0.0, 0.0, 0.0) for each in SCHEDULES}
         for noise, coloured in itertools.product(arguments.noise, (False, True)):
             plain = None
@@ -86,17 +87,16 @@ def negative(arguments):
         yield row(f"{size:,}", name, spectrum, *cells)
 
 
-def hidden_saddle(shape, mean=1.0, spread=0.1):
+def hidden_saddle(shape, mean=1.0, spread=0.3):
     """One bimodal wave over a background of variances that fall as k^-1.5, dozens of them resolved where it opens."""
     place = from_broad_to_fine(shape)[RANK].item()
     variances = power_law(shape, 1.5)
     largest = NEARLY_ONE / (1 - NEARLY_ONE) * mean**2 * RESOLVED**1.5
-    return Density(shape, variances * (largest / variances.max()), (Mode(place, mean, spread),))
+    return Density(shape, (variances * (largest / variances.max())).to(DEVICE), (Mode(place, mean, spread),))
 
 
 def axis(shape, place):
     """The unit wave of a place, [N]."""
-    from densities import waves
 
     unit = torch.zeros(math.prod(shape))
     unit[place] = 1
@@ -108,7 +108,7 @@ class Watch:
 
     def __init__(self, density):
         self.density = density
-        self.axes = [axis(density.shape, mode.place) for mode in density.modes]
+        self.axes = [axis(density.shape, mode.place).to(DEVICE) for mode in density.modes]
         self.open, self.along, self.points = [], [], []  # a list of [modes, B] a call
 
     def __call__(self, y, sigma, push, guide):
@@ -140,7 +140,7 @@ class Watch:
         for values, open_ in zip(self.points, self.open):
             if open_[0].any():
                 values = values[open_[0]]
-                start = torch.randn(values.shape, generator=generator)
+                start = torch.randn(values.shape, generator=generator).to(DEVICE)
                 vector = top_eigenpair(lambda v: values * v, start, products)[1]  # noqa: B023
                 ahead = torch.nn.functional.normalize(values * vector, dim=1)
                 found.append(ahead[:, place].abs() > ALONG)
@@ -177,7 +177,7 @@ def two_saddles(shape, coarse, fine=FINE, sharp=0.05):
     """A coarse saddle at the broadest wave and a fine one, over narrow directions; means of each."""
     order = from_broad_to_fine(shape)
     modes = [Mode(order[rank].item(), mean, sharp * mean) for rank, mean in ((0, coarse), (RANK, fine))]
-    return Density(shape, torch.full((math.prod(shape),), 1e-4), modes)
+    return Density(shape, torch.full((math.prod(shape),), 1e-4, device=DEVICE), modes)
 
 
 def two(arguments):

@@ -10,8 +10,8 @@ method samples once for warm-up; then they take turns, so that drift of the mach
 Step time: a run's time over its steps, as a ratio to that of CFG in the same turn, the median of all turns; in brackets
 the evaluations of an image per step. Peak memory: weights and tensors alive together at the most, as a ratio to CFG; in
 brackets the same without the weights. On a GPU it is what the allocator gave out, on a CPU the tensors alone, without
-what an operation takes for itself while it runs. Own work: the tensor operations of saddle-free guidance at a call with
-a probe, timed alone, as a share of a step of CFG.
+what an operation takes for itself while it runs. Own work: the tensor operations of saddle-free guidance with an
+evaluation at every call, timed alone, as a share of a step of CFG.
 
 On random weights the curvature is hardly ever positive, so that saddle-free guidance with its default schedule pays for
 the search only. On the demo model its cost is the real one.
@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import functools
 import gc
+import itertools
 import logging
 import os
 import statistics
@@ -39,6 +40,7 @@ from torch.utils._pytree import tree_leaves
 
 BASE = "CFG"
 PAG_SCALE = 3.0
+LOOK = 2  # evaluations of a look, hence calls from one to the next with an evaluation at every call
 
 
 @dataclasses.dataclass
@@ -157,28 +159,22 @@ def measure(subject, steps, repeats):
 
 @torch.inference_mode()
 def own_work(latent, dtype, device, repeats=30):
-    """The median seconds that saddle-free guidance takes at a call with a probe, without the evaluations.
+    """The median seconds that saddle-free guidance takes a call where it evaluates at every call, without the evaluations.
 
     latent: [B, ...], of which the shape counts; dtype: that of the network.
     """
-    from saddle_free_guidance.curvature import CurvatureTracker, automatic_probe_radius, rounding_error
-    from saddle_free_guidance.guidance import CurvatureTrace, saddle_free
+    from saddle_free_guidance.guidance import SaddleFree
 
-    x, denoised, probed = torch.randn(3, *latent.shape, device=device).unbind()
-    std, alpha = torch.full((len(x),), 2.0, device=device), torch.ones(len(x), device=device)
-    radius = functools.partial(automatic_probe_radius, dtype, x[0].numel())
-    rounding = rounding_error(dtype, x[0].numel())
-    tracker, trace = CurvatureTracker(probe_radius=radius, rounding=rounding), CurvatureTrace()
+    x, *answers = torch.randn(3, *latent.shape, device=device).unbind()
+    answers, alpha = torch.cat(answers), torch.ones(len(x), device=device)
+    guide, sigmas = SaddleFree(refresh_every=1, dtype=dtype), itertools.count(1)
 
-    def call():
-        tracker.probe(x, std=std)
-        estimate = tracker.update(denoised, probed, alpha=alpha, std=std)
-        correction = saddle_free(estimate, scale=1.0)
-        trace.add(std[0], estimate, correction)
-        return denoised + correction
+    def calls():
+        for _ in range(LOOK):  # of which one looks
+            guide(lambda rows, images: answers[: len(rows)], x, alpha=alpha, std=10 / next(sigmas) * alpha)
 
-    call()
-    return statistics.median(seconds_of(call, device) for _ in range(repeats))
+    calls()
+    return statistics.median(seconds_of(calls, device) for _ in range(repeats)) / LOOK
 
 
 def time_ratio(cost, base):

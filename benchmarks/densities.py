@@ -105,7 +105,7 @@ class Density:
         for mode in self.modes:
             order = torch.randperm(batch, generator=generator)
             values[:, mode.place] = OPENS * places[order] / max(1, mode.mean / SIGMA_MAX)
-        return SIGMA_MAX * waves(values.reshape(batch, *self.shape))
+        return SIGMA_MAX * waves(values.reshape(batch, *self.shape)).to(self.variances.device)
 
 
 class Network:

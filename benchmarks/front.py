@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import itertools
 import json
 import statistics
@@ -22,7 +21,6 @@ AUTOMATIC = 0
 AT_ONCE = [
     (1, AUTOMATIC), (1, 1), (1, 2), (1, 4), (1, 8), (2, AUTOMATIC), (2, 2), (2, 4), (4, AUTOMATIC), (4, 4), (4, 8), (8, 8)
 ]
-IN_TURN = (2, 4, 8)
 WINDOWS = ((0.3, 1.0), (0.3, 0.6))
 SCALED = [(1, AUTOMATIC), (1, 1), (2, AUTOMATIC), (4, 4)]
 COMPARED = {"no guidance": "X", "CFG": "P", "auto-guidance": "*"}
@@ -49,8 +47,6 @@ class Setting:
         if self.kind in COMPARED:
             return self.kind
         directions = f"{self.directions} direction{'s' * (self.directions > 1)}"
-        if self.kind == "in turn":
-            return f"{directions} in turn"
         often = {AUTOMATIC: "automatic", 1: "every call"}.get(self.refresh, f"every {self.refresh} steps")
         window = "" if self.window == (0.0, 1.0) else ", {:g} to {:g}".format(*self.window)
         return f"{directions}, {often}{window}"
@@ -69,8 +65,6 @@ class Setting:
             "directions": self.directions, "refresh_every": self.refresh, "start_percent": self.window[0],
             "end_percent": self.window[1],
         }
-        if self.kind == "in turn":
-            return lambda model, weak, seed: in_turn(model, scale=self.scale, guidance_seed=seed, **knobs)
         return saddle_free(self.scale, **knobs)
 
 
@@ -81,7 +75,6 @@ def settings(task, steps):
         return conditional_settings(few)
     points = [Setting("no guidance"), Setting("auto-guidance", 2.0), Setting("auto-guidance", 1.5)]
     points += [Setting("at once", SCALE, *pair) for pair in (AT_ONCE[:4] + [(2, 2), (4, 4)] if few else AT_ONCE)]
-    points += [Setting("in turn", SCALE, directions) for directions in (IN_TURN[:1] if few else IN_TURN)]
     points += [Setting("at once", SCALE, window=window) for window in (WINDOWS[:1] if few else WINDOWS)]
     pairs = itertools.product(SCALED[:2] if few else SCALED, SCALES)
     return list(dict.fromkeys(points + [Setting("at once", scale, *pair) for pair, scale in pairs]))
@@ -93,54 +86,6 @@ def conditional_settings(few):
     points += [Setting("auto-guidance", scale) for scale in ((1.5,) if few else (1.5, 2.0))]
     pairs = itertools.product([(1, AUTOMATIC), (1, 1)], (4.0,) if few else (2.0, 4.0, 8.0))
     return points + [Setting("at once", scale, *pair) for pair, scale in pairs]
-
-
-def in_turn(model, **knobs):
-    """Saddle-free guidance that probes one of its directions at each call, which the node does not offer."""
-    from comfy.patcher_extension import WrappersMP
-    from saddle_free_guidance.guidance import CurvatureTrace
-    from saddle_free_guidance.nodes.host.compat import KEY
-    from saddle_free_guidance.nodes.host.run import guided_sampling
-    from saddle_free_guidance.nodes.saddle_free import SaddleFreeRun, Settings
-
-    class InTurn(SaddleFreeRun):
-        """A run whose tracker takes turns."""
-
-        def _make_tracker(self, x):
-            made = super()._make_tracker(x)
-            return taking_turns()(made.seed, directions=made.directions, image_keys=made.image_keys)
-
-    guided = model.clone()
-    make = functools.partial(InTurn, Settings(probe_radius=0.0, **knobs), CurvatureTrace(), None)
-    guided.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(make))
-    return guided
-
-
-def taking_turns():
-    """A CurvatureTracker that probes one direction a call; the others keep their vector and their estimate."""
-    from saddle_free_guidance.curvature import CurvatureTracker
-
-    class Turns(CurvatureTracker):
-        """Its `probe` gives, and its `update` takes, the points of one direction, [B, ...]."""
-
-        turn = -1
-
-        def probe(self, x, *, std):
-            self.turn = (self.turn + 1) % self.directions
-            return super().probe(x, std=std).unflatten(0, (self.directions, -1))[self.turn]
-
-        def update(self, denoised, probed, *, alpha, std, images=None):
-            last = self._estimate
-            points = denoised.expand(self.directions, *denoised.shape).clone()  # no difference leaves a vector as it is
-            points[self.turn] = probed
-            new = super().update(denoised, points.flatten(0, 1), alpha=alpha, std=std, images=images)
-            kept = {name: getattr(last, name).clone() for name in ("direction", "response", "rayleigh")}
-            for name, values in kept.items():
-                values[self.turn] = getattr(new, name)[self.turn]
-            self._estimate = dataclasses.replace(new, **kept)
-            return self._estimate
-
-    return Turns
 
 
 def measured(setting, task, steps, seed, context):

@@ -56,22 +56,44 @@ def weakened(method, strength):
 
 
 class Counter:
-    """Counts how many images the models it is attached to evaluate."""
+    """Counts how many images the models it is attached to evaluate.
+
+    In a tensor: what a wrapper holds otherwise is put back after an evaluation of which it is to know nothing.
+    """
 
     def __init__(self):
-        self.images = 0
+        self._images = torch.zeros((), dtype=torch.int64)
+
+    @property
+    def images(self):
+        """So many since it was last set."""
+        return self._images.item()
+
+    @images.setter
+    def images(self, count):
+        self._images.fill_(count)
 
     def attach(self, model):
         """A clone of the model that is counted."""
         from comfy.patcher_extension import WrappersMP
 
         def count(executor, x, *args, **kwargs):
-            self.images += len(x)
+            self._images.add_(len(x))
             return executor(x, *args, **kwargs)
 
         counted = model.clone()
         counted.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark", count)
         return counted
+
+
+def denoiser(demo, device="cpu"):
+    """denoise(y, sigma) of a demo model without labels, y [B, 3, side, side] and sigma a float, without a sampler."""
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.demo_network import denoise
+
+    model = load_demo_model(demo.models[0]).model.to(device)
+    network, sigma_data = model.diffusion_model.requires_grad_(False), model.model_sampling.sigma_data
+    return lambda y, sigma: denoise(network, y, y.new_full((len(y),), sigma), sigma_data=sigma_data)
 
 
 @torch.no_grad()

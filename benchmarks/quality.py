@@ -11,8 +11,8 @@ as real ones have them, and also tells how many came out as asked. Each row depe
 
     python quickstart.py --run benchmarks/quality.py --front
 
-maps what saddle-free guidance gives for how many evaluations: how many directions are probed how often, in turn or at
-once, at several scales and in windows, beside auto-guidance and CFG. It keeps what it has measured in a file, goes on where
+maps what saddle-free guidance gives for how many evaluations: how many directions are probed how often, at several
+scales and in windows, beside auto-guidance and CFG. It keeps what it has measured in a file, goes on where
 it was broken off, prints the tables and draws front.png; --task and --steps measure a part of it.
 """
 

@@ -71,7 +71,7 @@ class Run:
         if len(keys) != batch:
             raise ValueError(f"image_keys has {len(keys)} entries for a batch of {batch}; it must have one per image.")
         empty = torch.zeros(directions, batch, size, dtype=dtype, device=device)
-        none = empty[..., 0]
+        none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
             shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
             none + math.nan, [0] * batch,
@@ -129,7 +129,8 @@ class Search:
             beside, there = self._asked(images, probes)
             rows, places = torch.cat([rows, beside]), places + there
         told = yield rows, places
-        self.denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        self.denoised = denoised.clone() if images else denoised  # a view would hold the probes' answers, too
         self._learn_from_step()
         if self.guide.refresh_every == AUTOMATIC:
             for images, once_more in self._due():
@@ -151,12 +152,12 @@ class Search:
         images = list(range(len(self.x)))
         probes = run.probes
         self.run = replace(self.run, probes=probes + 1)
-        if probes == 0:
-            return images, self._start(images)
         further = self._scaled(self._reach() * run.ahead, self._index(images))
-        if probes % RESTART or run.start is None:
+        if probes > 1 and probes % RESTART:
             return images, further
-        return images, torch.where(self._was_open()[..., None], further, self._start(images))
+        # A flow model's first call is pure noise and tells nothing, so that the second begins, too.
+        keeps = run.schedule.begun & (self._was_open() if probes > 1 else torch.ones_like(self._was_open()))
+        return images, torch.where(keeps[..., None], further, self._start(images))
 
     def _due(self) -> list[tuple[list[int], bool]]:
         """The images to look at, in two groups: those asked once more about the same direction, and the others."""
@@ -299,7 +300,7 @@ class Search:
         above = rayleigh - 1 - LEAST
         doubtful = (above > self.guide.certainty * error) & (above < COLOUR * error) & coloured.isnan()
         maybe = doubtful.any(dim=0)
-        if bool(maybe.any()):
+        if not self._is_exact and bool(maybe.any()):
             measured, coloured = yield from self._measure(images, picked, vectors, maybe.tolist())
             noise = torch.fmax(noise, measured)
             error = self._error(noise, coloured, std * gain)

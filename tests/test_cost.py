@@ -99,7 +99,7 @@ def test_a_model_of_random_weights_is_measured(host, monkeypatch, name):
     measured = cost.measure(subject, 3, 2)
     expected = {"no guidance": 1, "CFG": 2, "saddle-free, every call": 2, "auto-guidance": 2}
     assert {key: measured[key].evaluations for key in expected} == expected
-    assert 1 < measured["saddle-free, default"].evaluations <= 2
+    assert 1 <= measured["saddle-free, default"].evaluations <= 2
     assert "PAG" not in measured
     assert {len(value.seconds) for value in measured.values()} == {2}
     assert measured["auto-guidance"].weights == 2 * measured["CFG"].weights > 0

@@ -1,15 +1,12 @@
-"""The map of distance against evaluations: which points it has, how it goes on, and directions that take turns."""
+"""The map of distance against evaluations: which points it has, and how it goes on."""
 
 import json
 from types import SimpleNamespace
 
 import front
-import measuring
 import pytest
 import quality
 import torch
-from graphs import KNOBS
-from mixtures import random_mixture
 
 
 def line(steps, method, scale, seed, distance, evaluations=2.0, task="unconditional"):
@@ -87,35 +84,3 @@ def test_a_whole_name_chooses_its_row_alone_and_a_part_all_that_have_it():
     parts = quality.chosen(rows, ["saddle-free 4"])
     assert len(parts) == 4 and all("saddle-free 4" in row.name for row in parts)
     assert quality.chosen(rows, [""]) == rows
-
-
-def test_directions_take_turns_and_find_what_all_at_once_find(host):
-    """At a fixed point, several rounds of turns converge to the same block of eigenvectors."""
-    mixture, sigma, directions = random_mixture(12, 4, seed=1), 0.6, 2
-    y = torch.randn(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    denoised = mixture.denoise(y, sigma)
-    turns = front.taking_turns()(directions=directions, probe_radius=1e-4)
-    before = None
-    for call in range(400):
-        probes = turns.probe(y, std=sigma)
-        assert probes.shape == y.shape
-        estimate = turns.update(denoised, mixture.denoise(probes, sigma), alpha=1.0, std=sigma)
-        other = 1 - call % directions
-        if before is not None:
-            assert torch.equal(estimate.response[other], before.response[other])
-        before = estimate
-    for image in range(3):
-        jacobian = mixture.jacobian(y[image], sigma)
-        exact = torch.linalg.eigvalsh(jacobian)[-directions:].flip(0)
-        assert estimate.rayleigh[:, image].tolist() == pytest.approx(exact.tolist(), rel=1e-2)
-
-
-def test_turns_cost_one_evaluation_a_call_in_the_host(host):
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
-
-    counter = measuring.Counter()
-    knobs = {name: value for name, value in KNOBS.items() if name != "probe_radius"}
-    guided = front.in_turn(counter.attach(load_demo_model("model")), **(knobs | {"directions": 2, "scale": 8.0}))
-    plain = measuring.sample(load_demo_model("model"), 2, steps=24)
-    assert (measuring.sample(guided, 2, steps=24) - plain).abs().max() > 0.01
-    assert counter.images == 2 * 2 * 24

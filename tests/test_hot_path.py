@@ -12,17 +12,21 @@ from waits import Wait, Waits
 
 BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
 AFTER = {"trace.py:end", "run.py:report"}  # the sampler has returned
-START = ("tracker.py:_start", "to")  # the random start of the directions, once a run
-MEASURED = "trust.py:"  # what a way to evaluate the model gives, once for a loaded model
+LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free.py:__init__", "trust.py:")  # once a model or a run
+LOOK = {  # what only a call that looks for a saddle may wait for
+    ("search.py:_new", "to"), ("search.py:_look", "__getitem__"), ("search.py:_look", "__setitem__"),
+    ("search.py:_conclude", "__bool__"), ("krylov.py:rayleigh_ritz", "aten::repeat_interleave"),
+}
+EACH_LOOK = ("search.py:_conclude", "__bool__")
 FLOAT = 4  # bytes
 
 
 def waits_of(host, cfg, **knobs):
     """The waits on the hot path of a run on the demo model, numbered by the call, from the second on.
 
-    At CFG 1 the probes are chosen before the sample's own prediction is made, else after it.
+    At CFG 1 probes in fixed steps are chosen before the sample's own prediction is made, all others after it.
     """
-    before = 1 if cfg == 1 else 0
+    before = 1 if cfg == 1 and knobs["refresh_every"] else 0
     with Waits(lambda: len(host.record.calls["guided"]) + before) as waits:
         host.latents(branches(
             demo(), {"guided": {"directions": 2} | knobs}, batch=BATCH, steps=STEPS, scheduler="karras",
@@ -30,36 +34,44 @@ def waits_of(host, cfg, **knobs):
         ))
     assert len(host.record.calls["guided"]) == STEPS
     assert {wait.place for wait in waits.found} >= AFTER  # they are seen at all
-    found = [wait for wait in waits.found if wait[:2] != START and not wait.place.startswith(MEASURED)]
-    measured = [wait for wait in waits.found if wait.place.startswith(MEASURED)]
-    assert len(found) == len(waits.found) - len(measured) - 1 and len(measured) <= 2
-    return [wait for wait in found if wait.call > 1 and wait.place not in AFTER]
+    return [
+        wait for wait in waits.found
+        if wait.call > 1 and wait.place not in AFTER and not wait.place.startswith(LOADING)
+    ]
 
 
 def once_a_call(place, function):
     return [Wait(place, function, call) for call in range(2, STEPS + 1)]
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
-def test_a_probe_at_every_call_waits_for_nothing(host, cfg):
-    assert waits_of(host, cfg, refresh_every=1) == []
+def split(found):
+    """The waits of a look, and the others."""
+    looks = [wait for wait in found if wait[:2] in LOOK]
+    return looks, [wait for wait in found if wait[:2] not in LOOK]
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(host, cfg):
-    assert waits_of(host, cfg, refresh_every=0) == once_a_call("saddle_free.py:_due", "tolist")
+    looks, others = split(waits_of(host, cfg, refresh_every=0))
+    assert others == once_a_call("search.py:_due", "tolist")
+    calls = {wait.call for wait in looks if wait[:2] == EACH_LOOK}
+    assert {wait.call for wait in looks} == calls and 2 <= len(calls) < STEPS / 2
     base = BATCH * STEPS * (1 if cfg == 1 else 2)
     assert (host.record.rows["guided"] - base) // 2 % BATCH  # some probes were of a part of the batch
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
-def test_every_so_many_steps_waits_once_a_call_to_read_sigma(host, cfg):
-    assert waits_of(host, cfg, refresh_every=2) == once_a_call("saddle_free.py:_due", "__float__")
+@pytest.mark.parametrize("refresh_every, looks", [(1, STEPS // 2), (2, STEPS // 4)])
+def test_fixed_steps_wait_once_a_call_to_read_sigma(host, cfg, refresh_every, looks):
+    found, others = split(waits_of(host, cfg, refresh_every=refresh_every))
+    assert others == once_a_call("search.py:_fixed", "__float__")
+    assert abs(len({wait.call for wait in found if wait[:2] == EACH_LOOK}) - looks) <= 1
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_a_window_waits_once_a_call_to_read_sigma(host, cfg):
-    found = waits_of(host, cfg, refresh_every=1, start_percent=0.2)
+    others = split(waits_of(host, cfg, refresh_every=1, start_percent=0.2))[1]
+    found = [wait for wait in others if wait[:2] != ("search.py:_fixed", "__float__")]
     assert found == once_a_call("run.py:why_idle", "__float__")
 
 
@@ -116,7 +128,7 @@ def bytes_between_calls(subject, **knobs):
 
     def before_a_call(executor, x, timestep, model_options, seed):
         functions = model_options["sampler_post_cfg_function"]
-        run = next(function.__self__ for function in functions if hasattr(function.__self__, "tracker"))
+        run = next(function.__self__ for function in functions if hasattr(function.__self__, "guide"))
         if run.calls:
             held.append(sum(storages(run, {}).values()))
         return executor(x, timestep, model_options, seed)
@@ -130,15 +142,16 @@ def bytes_between_calls(subject, **knobs):
 @pytest.mark.parametrize("refresh_every", [0, 1])
 @pytest.mark.parametrize("directions", [1, 3])
 @pytest.mark.parametrize("family", ["demo", "sd3"])
-def test_three_latents_a_direction_are_held_between_calls(host, family, directions, refresh_every):
-    """The directions, the estimate's own and its response; and, small, two maps of the trace and values an image."""
+def test_two_latents_a_direction_and_three_more_are_held_between_calls(host, family, directions, refresh_every):
+    """The directions and J times them; x, its prediction and what the last step did; two maps of the trace, values an image."""
     subject = subjects.demo(2) if family == "demo" else subjects.stand_in("SD3", "sd3", host.models)
     batch, channels = subject.latent.shape[:2]
     latent = subject.latent.numel() * FLOAT
     maps = 2 * latent // channels
-    traced = (directions + 2) * batch * FLOAT  # of a call: the quotients, the size of the push, sigma
-    state = (2 * directions + 3 + 3) * batch * FLOAT  # probe radius, noise; sigma_hat, amplification, side; schedule
+    traced = (3 * directions + 2) * batch * FLOAT  # of a call: quotients, errors, weights; the size of the push, sigma
+    state = (3 * directions + 12) * batch * FLOAT  # quotients, errors, colours; noise, norm, sigma_hat, schedule
     held = bytes_between_calls(subject, directions=directions, refresh_every=refresh_every)
     assert len(held) == STEPS - 1
     for calls, size in enumerate(held, start=1):
-        assert 2 * directions * latent < size <= 3 * directions * latent + maps + calls * traced + state
+        most = (2 * directions + (2 if calls == 1 else 3)) * latent
+        assert 2 * latent < size <= most + maps + calls * traced + state
