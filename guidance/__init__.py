@@ -2,9 +2,9 @@
 
 from .corrections import auto_guidance, classifier_free
 from .saddle_free import SaddleFree
-from .window import SigmaWindow
 from .trace import CurvatureTrace, TracedCall
 from .weakening import noised_further, pruned
+from .window import SigmaWindow
 
 __all__ = [
     "CurvatureTrace", "SaddleFree", "SigmaWindow", "TracedCall", "auto_guidance", "classifier_free", "noised_further",

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from ..curvature import (
-    EXACT, LEAST, REACH, ProbeSchedule, assumed_noise, gaussian, noise_along, noise_in_responses, rayleigh_ritz, reach,
+    EXACT,
+    LEAST,
+    REACH,
+    ProbeSchedule,
+    assumed_noise,
+    gaussian,
+    noise_along,
+    noise_in_responses,
+    rayleigh_ritz,
+    reach,
     side,
 )
 

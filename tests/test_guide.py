@@ -170,7 +170,7 @@ def test_images_may_stand_at_different_sigmas(every):
         x = sigma * start if x is None else x
 
         def denoise(rows, images):
-            return torch.cat([mixture.denoise(row[None], sigmas[image]) for row, image in zip(rows, images)])  # noqa: B023
+            return torch.cat([mixture.denoise(row[None], sigmas[image]) for row, image in zip(rows, images)])
 
         denoised = guide(denoise, x, alpha=torch.ones(2), std=sigma[:, 0])
         x = denoised + following * (x - denoised) / sigma
@@ -223,10 +223,10 @@ def test_a_call_that_breaks_off_can_be_made_again(every, question):
         left = [question]
 
         def breaks(rows, images):
-            left[0] -= 1  # noqa: B023
-            if left[0] < 0:  # noqa: B023
+            left[0] -= 1
+            if left[0] < 0:
                 raise Broken
-            return exact(rows, sigma)  # noqa: B023
+            return exact(rows, sigma)
 
         try:
             denoised = guide(breaks, x, alpha=1.0, std=sigma)  # ends where one question was enough

@@ -18,11 +18,11 @@ def spoiled(every, at=(), probe=False, bad=math.nan):
         x, asked = sigma * noise() if x is None else x, []
 
         def denoise(rows, images):
-            answer, first = exact(rows, sigma), 0 if asked else 3  # noqa: B023
-            asked.append(rows)  # noqa: B023
+            answer, first = exact(rows, sigma), 0 if asked else 3
+            asked.append(rows)
             places = [place for place, image in enumerate(images.tolist()) if image == 1]
-            for place in places if call in at else ():  # noqa: B023
-                if (place >= first) == probe:  # noqa: B023
+            for place in places if call in at else ():
+                if (place >= first) == probe:
                     answer[place, 2] = bad
             return answer
 
@@ -63,7 +63,7 @@ def test_the_prediction_keeps_its_dtype(dtype):
     for sigma in SIGMAS[:18]:
         def denoise(x, images):
             assert x.dtype == dtype
-            return exact(x.double(), sigma).to(dtype)  # noqa: B023
+            return exact(x.double(), sigma).to(dtype)
 
         guided = guide(denoise, (sigma * noise()).to(dtype), alpha=1.0, std=sigma)
         assert guided.dtype == dtype

@@ -8,7 +8,14 @@ from densities import frequencies, waves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from saddle_free_guidance.curvature import (
-    EXACT, REACH, assumed_noise, gaussian, noise_along, noise_in_responses, reach, side,
+    EXACT,
+    REACH,
+    assumed_noise,
+    gaussian,
+    noise_along,
+    noise_in_responses,
+    reach,
+    side,
 )
 
 
