@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-NEW = 0.01  # a displacement adds a direction where this share of its length is not in those before it
+NEW = 0.1  # of the length of a displacement must be new for a direction of its own: what bends is divided by the square
 
 
 def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 AUTOMATIC = 0  # of refresh_every
 COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
-RESTART = 3  # probes after which a direction that is no saddle is given up in fixed steps
+RESTART = 4  # probes after which a direction that is no saddle is given up in fixed steps
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 
 
@@ -221,7 +221,7 @@ class Search(Call):
         margin = self.guide.certainty * new["error"]
         best = (new["rayleigh"] - margin).argmax(dim=0, keepdim=True)
         quotient, margin = new["rayleigh"].gather(0, best)[0], margin.gather(0, best)[0]
-        spent = (self.evaluations - 1).to(self.std)
+        spent = ((self.evaluations - 1) / self.guide.directions).to(self.std)
         schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing)
         self.run = replace(run, schedule=schedule, **new)
 

@@ -355,15 +355,16 @@ def test_a_correction_too_large_for_half_precision_is_left_out(runs):
 
     good, bad = torch.tensor([1.0, 2.0]), torch.tensor([30000.0, -60000.0])
     denoised = torch.stack([good, bad]).half()
-    correction = auto_guidance(denoised, -denoised, scale=20.0)
-    guide = SaddleFree(20.0, refresh_every=1)
-    for std in (4.0, 2.0, 1.0):  # scale * sigma_hat is 2e5 for the second image
-        guided = guide(lambda x, images: 2 * x, std * denoised / 8, alpha=1.0, std=std * torch.tensor([1.0, 1e4]))
+    steered = auto_guidance(denoised, -denoised, scale=20.0)
+    guide, x = SaddleFree(4e4, refresh_every=1), torch.tensor([[0.1, 0.2], [3.0, -6.0]])
+    for factor in (4.0, 2.0, 1.0):  # scale * sigma_hat is 4e5 for the second image
+        here = (factor * x).half()
+        guided = guide(lambda rows, images: 2 * rows, here, alpha=1.0, std=factor * torch.tensor([0.1, 10.0]))
     assert (guide.trace[-1].weight == 1).all()
-    for each in (correction, guided - denoised / 4):
-        assert each.dtype == torch.float16
-        assert each[0].abs().min() > 0
-        assert torch.equal(each[1], torch.zeros(2).half())
+    for correction in (steered, guided - 2 * here):
+        assert correction.dtype == torch.float16
+        assert correction[0].abs().min() > 0
+        assert torch.equal(correction[1], torch.zeros(2).half())
 
 
 # --- Sizes -----------------------------------------------------------------------------------------------------------

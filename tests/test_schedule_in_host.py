@@ -53,7 +53,7 @@ def test_images_that_are_due_are_probed_without_the_others_as_if_alone(host, dir
     sampling = {"steps": 32, "scheduler": "karras"}
     batch = host.latents(branches(demo(), variants, batch=3, **sampling))
     rows, spread = host.record.rows["guided"], batch["guided"].std().item()
-    assert rows < 3 * len(host.record.evaluations["guided"])
+    assert rows <= 3 * len(host.record.evaluations["guided"])
     alone = 0
     for pick in range(3):
         latents = host.latents(branches(demo(), variants, batch=3, pick=pick, **sampling))
