@@ -41,7 +41,7 @@ def test_no_mixture_of_eigenvectors_of_a_gaussian_exceeds_the_bound(seed, count,
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.7])
 def test_the_bound_is_near_for_one_eigenvector_and_below_what_opens(share):
-    """J = share now; at half of sigma a Gaussian has c / (c + 1/4), and two points, J ~ 1 / sigma^2, four times as much."""
+    """J = share now; at half of sigma a Gaussian has c / (c + 1/4), and two points, J ~ 1 / sigma^2, four times as much."""  # noqa: E501
     schedule, variance = looked(1.0, torch.tensor([share], dtype=torch.float64)), share / (1 - share)
     bound = schedule.gaussian(torch.tensor([0.5], dtype=torch.float64)).item()
     assert variance / (variance + 0.25) <= bound < min(4 * share, 1)
@@ -63,11 +63,11 @@ def test_a_look_tells_until_half_as_long_again_as_the_next_is_due(spacing):
 
 
 def asked(denoise, sigmas, batch=2, seed=0, **knobs):
-    """Extra rows of each image at every call, [calls, B], and the guide, along Euler steps that guidance does not move."""
+    """Extra rows of each image at every call, [calls, B], and the guide, along Euler steps that guidance does not move."""  # noqa: E501
     start = torch.randn(batch, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     guide, x, rows = SaddleFree(1.0, seed, **knobs), sigmas[0] * start, []
     for sigma, following in itertools.pairwise(sigmas):
-        guide(lambda y, images: denoise(y, sigma), x, alpha=1.0, std=sigma)
+        guide(lambda y, images: denoise(y, sigma), x, alpha=1.0, std=sigma)  # noqa: B023
         rows.append(guide.trace.evaluations[-1] - 1)
         denoised = denoise(x, sigma)
         x = denoised + (x - denoised) * following / sigma
