@@ -65,7 +65,7 @@ def euler(guide, exact, start, sigmas=SIGMAS, flow=False, each=False, **knobs):
 
 def same(first, second, tolerance=0.0):
     """Whether what two runs gave is the same."""
-    return all(torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance) for one, other in zip(first, second))
+    return all(torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance) for one, other in zip(first, second))  # noqa: E501
 
 
 def bits(values):

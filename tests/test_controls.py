@@ -92,7 +92,7 @@ def two(coarse, fine=0.75, rank=64):
     return Density(SHAPE, torch.full((3072,), 1e-4), modes)
 
 
-@pytest.mark.xfail(strict=True, reason="fine: fp32 0.5 of the images for 1.0, fp16 and bf16 0; coarse: fp16 0.5 for 0.75")
+@pytest.mark.xfail(strict=True, reason="fine: fp32 0.5 of the images for 1.0, fp16 and bf16 0; coarse: fp16 0.5 for 0.75")  # noqa: E501
 @pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
 def test_a_fine_saddle_after_a_coarse_one_is_found_as_often_as_by_every_call(name):
     automatic, extra, _ = seen(two(5.0), 0, name=name)

@@ -80,7 +80,7 @@ def test_the_quotient_at_a_saddle_is_within_a_tenth():
 
 
 @pytest.mark.parametrize("every", ["automatic", pytest.param("every call", marks=pytest.mark.xfail(
-    strict=True, reason="acted where the largest eigenvalue is at most 1 in 3 to 9 of 25 pushes, quotient up to 230 times "
+    strict=True, reason="acted where the largest eigenvalue is at most 1 in 3 to 9 of 25 pushes, quotient up to 230 times "  # noqa: E501
     "the exact one: two probes 1% apart span a plane, in which their bend is divided by 1e-4",
 ))])
 def test_no_quotient_is_far_above_the_largest_eigenvalue(every):
@@ -170,7 +170,7 @@ def test_images_may_stand_at_different_sigmas(every):
         x = sigma * start if x is None else x
 
         def denoise(rows, images):
-            return torch.cat([mixture.denoise(row[None], sigmas[image]) for row, image in zip(rows, images)])
+            return torch.cat([mixture.denoise(row[None], sigmas[image]) for row, image in zip(rows, images)])  # noqa: B023
 
         denoised = guide(denoise, x, alpha=torch.ones(2), std=sigma[:, 0])
         x = denoised + following * (x - denoised) / sigma
@@ -223,10 +223,10 @@ def test_a_call_that_breaks_off_can_be_made_again(every, question):
         left = [question]
 
         def breaks(rows, images):
-            left[0] -= 1
-            if left[0] < 0:
+            left[0] -= 1  # noqa: B023
+            if left[0] < 0:  # noqa: B023
                 raise Broken
-            return exact(rows, sigma)
+            return exact(rows, sigma)  # noqa: B023
 
         try:
             denoised = guide(breaks, x, alpha=1.0, std=sigma)  # ends where one question was enough

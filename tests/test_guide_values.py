@@ -18,10 +18,10 @@ def spoiled(every, at=(), probe=False, bad=math.nan):
         x, asked = sigma * noise() if x is None else x, []
 
         def denoise(rows, images):
-            answer, first = exact(rows, sigma), 0 if asked else 3
-            asked.append(rows)
+            answer, first = exact(rows, sigma), 0 if asked else 3  # noqa: B023
+            asked.append(rows)  # noqa: B023
             places = [place for place, image in enumerate(images.tolist()) if image == 1]
-            for place in places if call in at else ():
+            for place in places if call in at else ():  # noqa: B023
                 if (place >= first) == probe:
                     answer[place, 2] = bad
             return answer
@@ -63,7 +63,7 @@ def test_the_prediction_keeps_its_dtype(dtype):
     for sigma in SIGMAS[:18]:
         def denoise(x, images):
             assert x.dtype == dtype
-            return exact(x.double(), sigma).to(dtype)
+            return exact(x.double(), sigma).to(dtype)  # noqa: B023
 
         guided = guide(denoise, (sigma * noise()).to(dtype), alpha=1.0, std=sigma)
         assert guided.dtype == dtype
@@ -71,7 +71,7 @@ def test_the_prediction_keeps_its_dtype(dtype):
 
 
 @pytest.mark.parametrize("size", [24, pytest.param(1024, marks=pytest.mark.xfail(
-    strict=True, reason="0.86 is found for 2 in 1 of 3 images: every third probe begins anew, before 2 outgrows 1,023 of 0.5",
+    strict=True, reason="0.86 is found for 2 in 1 of 3 images: every third probe begins anew, before 2 outgrows 1,023 of 0.5",  # noqa: E501
 ))])
 def test_the_largest_eigenvalue_is_found_in_full_precision(size):
     """In float64 as exactly as float64 is, of a J that is the same everywhere."""

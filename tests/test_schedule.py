@@ -67,7 +67,7 @@ def asked(denoise, sigmas, batch=2, seed=0, **knobs):
     start = torch.randn(batch, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     guide, x, rows = SaddleFree(1.0, seed, **knobs), sigmas[0] * start, []
     for sigma, following in itertools.pairwise(sigmas):
-        guide(lambda y, images: denoise(y, sigma), x, alpha=1.0, std=sigma)
+        guide(lambda y, images: denoise(y, sigma), x, alpha=1.0, std=sigma)  # noqa: B023
         rows.append(guide.trace.evaluations[-1] - 1)
         denoised = denoise(x, sigma)
         x = denoised + (x - denoised) * following / sigma
