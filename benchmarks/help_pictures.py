@@ -6,6 +6,7 @@ writes nodes/web/docs/<node>.jpg for every node that has a help page with a pict
 """
 
 import torch
+from demos import Emoji
 from measuring import auto, node, saddle_free, sample, weakened
 from pack import ROOT, enter_host, load_pack
 from PIL import Image
@@ -14,11 +15,13 @@ DOCS = ROOT / "nodes" / "web" / "docs"
 IMAGES = 4
 STEPS = 24
 SEED = 3
+KINDS = 10  # that the demo model is asked for
+STYLE = 2  # fluent3d
 
 
 def drawn(model, count=IMAGES, **sampling):
-    """Pictures as an IMAGE [count, 32, 32, 3]."""
-    return sample(model, count, steps=STEPS, seed=SEED, **sampling).movedim(1, -1) / 2 + 0.5
+    """Pictures as an IMAGE [count, 64, 64, 3]."""
+    return sample(model, count, steps=STEPS, seed=SEED, demo=Emoji, **sampling).movedim(1, -1) / 2 + 0.5
 
 
 def compared(model, weak, rows):
@@ -34,18 +37,23 @@ def scope(model):
     from saddle_free_guidance.nodes.curvature_scope import CurvatureScope
     from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance
 
-    guided, trace = SaddleFreeGuidance.execute(model, 2.0, 0, 0.0, 1.0, 0.0, 1, 1).result
-    pictures = drawn(guided).repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    guided, trace = SaddleFreeGuidance.execute(model, 8.0, 0, 0.0, 1.0, 0.0, 1, 1).result
+    pictures = enlarged(drawn(guided))
     plot, heat = CurvatureScope.execute(trace, {"samples": pictures}, 0.6, pictures).result
     strip = torch.cat(list(heat), dim=1)  # [256, IMAGES * 256, 3]
     return torch.cat([plot[0], strip], dim=0)[None]
 
 
-def digits(model):
-    """The ten digits that the demo model is asked for."""
-    return torch.cat(list(drawn(model, 10, classes=torch.arange(10))), dim=1)[None].repeat_interleave(
-        4, dim=1
-    ).repeat_interleave(4, dim=2)
+def enlarged(images):
+    """IMAGE at four times the size."""
+    return images.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
+
+
+def kinds(model):
+    """Emoji of the first kinds that the demo model can be asked for, in one style; two rows."""
+    asked = Emoji.styles * torch.arange(KINDS) + STYLE
+    rows = [torch.cat(list(row), dim=1) for row in drawn(model, KINDS, classes=asked).chunk(2)]
+    return enlarged(torch.cat(rows, dim=0)[None])
 
 
 def pictures(model, weak):
@@ -54,8 +62,8 @@ def pictures(model, weak):
     worse = weakened("more noise", 0.2)
     return {
         "SaddleFreeGuidance": compared(
-            model, weak, [{"scale 0 (off)": plain, "scale 2": saddle_free(2.0)},
-                          {"scale 4": saddle_free(4.0), "scale 8": saddle_free(8.0)}],
+            model, weak, [{"scale 0 (off)": plain, "scale 4": saddle_free(4.0)},
+                          {"scale 8": saddle_free(8.0), "scale 16": saddle_free(16.0)}],
         ),
         "AutoGuidance": compared(
             model, weak, [{"scale 1 (off)": plain, "scale 1.5": auto(1.5)}, {"scale 2": auto(2.0), "scale 3": auto(3.0)}]
@@ -66,11 +74,11 @@ def pictures(model, weak):
         ),
         "GuidanceSweep": compared(
             model, weak, [
-                {f"scale {scale}, guidance_seed {seed}": _seeded(scale, seed) for scale in (0, 2, 4)} for seed in (0, 1)
+                {f"scale {scale}, guidance_seed {seed}": _seeded(scale, seed) for scale in (0, 4, 8)} for seed in (0, 1)
             ],
         ),
         "CurvatureScope": scope(model),
-        "SaddleFreeDemoModel": digits(model),
+        "SaddleFreeDemoModel": kinds(model),
     }
 
 
@@ -86,7 +94,7 @@ def main():
     from saddle_free_guidance.nodes.demo_model import load_demo_model
 
     with torch.no_grad():
-        for name, image in pictures(load_demo_model("model"), load_demo_model("weak")).items():
+        for name, image in pictures(load_demo_model("emoji"), load_demo_model("emoji-weak")).items():
             path = DOCS / f"{name}.jpg"
             Image.fromarray((image[0].clamp(0, 1) * 255).round().byte().numpy()).save(path, quality=88, optimize=True)
             print(f"Written: {path.relative_to(ROOT)}")

@@ -1,4 +1,4 @@
-"""Pictures of the page for the README: the scope while it draws, and a sweep. Writes to images/."""
+"""Pictures of the page for the README: a first workflow, the scope while it draws, a sweep. Writes to images/."""
 
 import io
 import sys
@@ -10,7 +10,8 @@ from PIL import Image
 IMAGES = ROOT / "images"
 LARGEST_FILE = 300_000
 MARGIN = 24
-STEPS = 60  # of the sampler while the scope is pictured, so that it is still at work then
+STEPS = 24  # of the sampler while the scope is pictured, so that it is still at work then
+FIRST = ("SaddleFreeDemoModel", "SaddleFreeGuidance", "KSampler", "SaveImage", "MarkdownNote")
 QUIET = {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
 FRAME = """([kinds, margin]) => {
     const nodes = app.rootGraph.nodes.filter((node) => kinds.includes(node.type))
@@ -31,15 +32,16 @@ FRAME = """([kinds, margin]) => {
 
 
 def main():
-    """Both pictures."""
+    """All pictures."""
     quickstart = driver.load_quickstart()
     executable = quickstart.find_browser()
     if executable is None:
         sys.exit(f"screenshots: none of {', '.join(quickstart.BROWSERS)} is on the PATH.")
     IMAGES.mkdir(exist_ok=True)
     with driver.served(quickstart) as address, driver.opened(executable, 2400, 1200) as tab:
+        write("quickstart", finished(tab, address, "quickstart", *FIRST))
         write("scope", live_scope(tab, address))
-        write("sweep", finished_sweep(tab, address))
+        write("sweep", finished(tab, address, "sweep", "SaddleFreeDemoModel", "GuidanceSweep", "SaveImage", "MarkdownNote"))
 
 
 def live_scope(tab, address):
@@ -61,12 +63,12 @@ def live_scope(tab, address):
     return tab.screenshot(clip=clip)
 
 
-def finished_sweep(tab, address):
-    """The sweep's template with its grid."""
-    driver.open_template(tab, address, "sweep")
+def finished(tab, address, name, *kinds):
+    """A template with the picture that it has made, as far as the nodes of these types reach."""
+    driver.open_template(tab, address, name)
     driver.run(tab)
     tab.wait_for_function("() => app.rootGraph.nodes.some((node) => node.imgs?.[0]?.naturalWidth)")
-    return tab.screenshot(clip=framed(tab, "SaddleFreeDemoModel", "GuidanceSweep", "SaveImage", "MarkdownNote"))
+    return tab.screenshot(clip=framed(tab, *kinds))
 
 
 def framed(tab, *kinds):

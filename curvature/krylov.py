@@ -1,11 +1,12 @@
 """The directions of largest curvature in the span of a few probes: Rayleigh-Ritz on a Krylov space."""
 
 import torch
+from torch import Tensor
 
 NEW = 0.01  # a displacement adds a direction where this share of its length is not in those before it
 
 
-def rayleigh_ritz(displacements, responses, count):
+def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The `count` largest Ritz pairs of J in the span of the displacements, for each image by itself.
 
     displacements, responses: [rounds, k, B, N], J applied to each displacement, where those of a round were made from
@@ -37,9 +38,9 @@ def rayleigh_ritz(displacements, responses, count):
     return values.T, unit * directions, unit * images, (unit * gain)[..., 0]
 
 
-def _orthonormal(gram):
+def _orthonormal(gram: Tensor) -> Tensor:
     """Coefficients [B, n, n] of an orthonormal basis, a column each, zero where a vector adds nothing new."""
-    columns = []
+    columns: list[Tensor] = []
     for index in range(gram.shape[-1]):
         column = torch.zeros_like(gram[:, :, 0])
         column[:, index] = 1
@@ -51,7 +52,7 @@ def _orthonormal(gram):
     return torch.stack(columns, dim=-1)
 
 
-def _largest(matrix, basis, count):
+def _largest(matrix: Tensor, basis: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues [B, count] of the matrix within the basis, and the coefficients [B, n, count]."""
     inside = basis.mT @ matrix @ basis  # [B, n, n]
     missing = basis.abs().sum(dim=1) == 0
@@ -65,7 +66,7 @@ def _largest(matrix, basis, count):
     return torch.where(found, values, 0), basis @ torch.where(found[:, None], vectors, 0)
 
 
-def _pair(matrix):
+def _pair(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """`eigh` of symmetric [B, 2, 2], without the wait for a GPU that the library's makes."""
     a, b, c = matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 1]
     angle = torch.atan2(2 * b, a - c) / 2

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
 REACH = 0.25  # of the noise level: along one direction D is straight to within 4% at J = 2, as tanh is
@@ -10,7 +11,7 @@ WIDEST = 1.0
 SMOOTHED = 5  # neighbours over which the power of one noise sample is averaged, a side
 
 
-def assumed_noise(dtype, size):
+def assumed_noise(dtype: torch.dtype, size: int) -> float:
     """Length of the error of an answer in units of std, before it is measured: eps / 2 * sqrt(N) of a unit output.
 
     dtype: what the network computes in; size: N, values of an image.
@@ -18,7 +19,7 @@ def assumed_noise(dtype, size):
     return torch.finfo(dtype).eps / 2 * math.sqrt(size)
 
 
-def reach(noise):
+def reach(noise: float | Tensor) -> Tensor:
     """How far to probe along a direction that is known, in units of std: twice the noise, in the range that is straight.
 
     noise: length of the error of an answer in units of std, a float or [B].
@@ -26,7 +27,7 @@ def reach(noise):
     return (2 * torch.as_tensor(noise)).clamp(REACH, WIDEST)
 
 
-def noise_in_responses(displacements, responses):
+def noise_in_responses(displacements: Tensor, responses: Tensor) -> Tensor:
     """Length of the noise in a response, [B], from two rounds of probes; 0 with one.
 
     displacements, responses: [rounds, k, B, N], each round's displacement a multiple of the last round's response. For
@@ -41,7 +42,7 @@ def noise_in_responses(displacements, responses):
     return (square - clean).clamp(min=0).mean(dim=0).sqrt()
 
 
-def noise_along(noise, directions):
+def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
     """Standard deviation [count, B] of noise along unit directions, from one sample of it.
 
     noise: [B, C, ...]; directions: [count, B, C, ...]. Noise of a network has a spectrum of its own, so that along a
@@ -56,7 +57,7 @@ def noise_along(noise, directions):
     return torch.stack([white.expand(along[0].shape), *along]).amax(dim=0)
 
 
-def _cross_power(noise, directions, axes):
+def _cross_power(noise: Tensor, directions: Tensor, axes: tuple[int, ...] | None) -> Tensor:
     values = [noise, directions]
     if axes is not None:
         dims = [tuple(axis - noise.ndim for axis in axes)] * 2
@@ -65,11 +66,11 @@ def _cross_power(noise, directions, axes):
     return (values[1].abs().square() * power).flatten(2).sum(dim=-1).sqrt()
 
 
-def _smoothed(power):
+def _smoothed(power: Tensor) -> Tensor:
     """Power [B, ...] averaged over neighbours along its last two axes, around the ends, as those of an FFT are."""
     flat = power.flatten(0, -3) if power.ndim > 2 else power
     for axis in range(1 if power.ndim == 2 else flat.ndim - 2, flat.ndim):
         width = min(SMOOTHED, flat.shape[axis])
         shifts = range(-(width // 2), width - width // 2)
-        flat = sum(flat.roll(shift, dims=axis) for shift in shifts) / width
+        flat = sum((flat.roll(shift, dims=axis) for shift in shifts), start=torch.zeros_like(flat)) / width
     return flat.reshape(power.shape)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 LEAST = 0.01  # by how much a quotient must exceed 1: less is within what a probe's own step bends
 BUDGET = 3  # evaluations in which something must be found
@@ -24,36 +25,37 @@ class ProbeSchedule:
     sigma_hat of that; misses: how many looks in a row found none since; spent: evaluations before anything was found.
     """
 
-    last: torch.Tensor
-    due: torch.Tensor
-    rayleigh: torch.Tensor
-    margin: torch.Tensor
-    found: torch.Tensor
-    first: torch.Tensor
-    misses: torch.Tensor
-    spent: torch.Tensor
+    last: Tensor
+    due: Tensor
+    rayleigh: Tensor
+    margin: Tensor
+    found: Tensor
+    first: Tensor
+    misses: Tensor
+    spent: Tensor
 
     @classmethod
-    def start(cls, batch, device=None):
+    def start(cls, batch: int, device: torch.device | None = None) -> "ProbeSchedule":
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
         return cls(endless, endless, nothing, nothing, nothing.bool(), nothing, nothing, nothing)
 
     @property
-    def begun(self):
+    def begun(self) -> Tensor:
         """Which images have been looked at."""
         return self.last.isfinite()
 
-    def fresh(self, sigma_hat, spacing):
+    def fresh(self, sigma_hat: Tensor, spacing: float) -> Tensor:
         """Which images' last look still tells at sigma_hat [B]: until the next would be due, and half as long again."""
-        return self.begun & (sigma_hat * spacing**1.5 > self.last)
+        fresh: Tensor = self.begun & (sigma_hat * spacing**1.5 > self.last)
+        return fresh
 
     @property
-    def unsure(self):
+    def unsure(self) -> Tensor:
         """Which images are asked once more about the direction of the last search, which was no saddle then."""
         return ~self.found & (self.spent == BUDGET - 1)
 
-    def asks(self, sigma_hat, norm, few):
+    def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor) -> Tensor:
         """Which images to look at now; all [B], the result a boolean.
 
         norm: the Frobenius norm of J, which no quotient exceeds; few: whether few directions are undecided, so that a
@@ -63,12 +65,15 @@ class ProbeSchedule:
         enough = norm > torch.where(few & (self.spent == 0), FEW, MANY)
         return sigma_hat.isfinite() & (sigma_hat <= self.due) & (self.found | self.unsure | (enough & (self.spent < BUDGET)))
 
-    def goes_on(self, growth, few):
+    def goes_on(self, growth: Tensor, few: Tensor) -> Tensor:
         """For which images a second probe is worth it, after one by which |J d| / |d| is `growth` [B]; a boolean [B]."""
         first = torch.where(few & (self.spent == 0), NEAR, 0)
         return (growth > torch.where(self.found, FAR, first)) & ~self.unsure
 
-    def after(self, images, sigma_hat, rayleigh, margin, evaluations, spacing):
+    def after(
+        self, images: Tensor, sigma_hat: Tensor, rayleigh: Tensor, margin: Tensor, evaluations: Tensor,
+        spacing: float,
+    ) -> "ProbeSchedule":
         """The schedule after a look at `images`, a boolean [B], that found the quotients `rayleigh` within `margin`.
 
         Where a saddle was found, the next look comes when sigma has fallen by `spacing`, by that much more after each
@@ -92,7 +97,7 @@ class ProbeSchedule:
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })
 
-    def gaussian(self, sigma_hat):
+    def gaussian(self, sigma_hat: Tensor) -> Tensor:
         """The largest quotient that the direction of the last look can have at sigma_hat if the density is Gaussian.
 
         Along an eigenvector of the covariance J = c / (c + sigma^2), which gives c. J at a smaller sigma is a concave

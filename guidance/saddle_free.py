@@ -1,8 +1,11 @@
 """Saddle-free guidance of any sampling loop, from the first probe to the push; after arXiv 2511.21863."""
 
-import torch
+from collections.abc import Callable, Generator, Sequence
 
-from .search import AUTOMATIC, Run, Search
+import torch
+from torch import Tensor
+
+from .search import AUTOMATIC, Question, Run, Search
 from .trace import CurvatureTrace
 
 
@@ -26,9 +29,11 @@ class SaddleFree:
     """
 
     def __init__(
-        self, scale=1.0, seed=0, refresh_every=AUTOMATIC, directions=1, dtype=torch.float32, *, mask=None,
-        image_keys=None, probe_radius=0.0, ramp=0.1, spacing=2.5, certainty=3.0, trace=None,
-    ):
+        self, scale: float = 1.0, seed: int = 0, refresh_every: int = AUTOMATIC, directions: int = 1,
+        dtype: torch.dtype = torch.float32, *, mask: Tensor | None = None, image_keys: Sequence[int] | None = None,
+        probe_radius: float = 0.0, ramp: float = 0.1, spacing: float = 2.5, certainty: float = 3.0,
+        trace: CurvatureTrace | None = None,
+    ) -> None:
         if not (isinstance(directions, int) and directions >= 1):
             raise ValueError(f"directions is {directions!r}; it must be a whole number of at least 1.")
         if not (isinstance(refresh_every, int) and refresh_every >= 0):
@@ -39,27 +44,36 @@ class SaddleFree:
         self.dtype, self.mask, self.image_keys, self.probe_radius = dtype, mask, image_keys, probe_radius
         self.ramp, self.spacing, self.certainty = ramp, spacing, certainty
         self.trace = CurvatureTrace() if trace is None else trace
-        self._run = None
+        self._run: Run | None = None
 
-    def reset(self):
+    def reset(self) -> None:
         """Begins a new run: forgets what was found, and the trace."""
         self._run = None
         self.trace.clear()
 
-    def __call__(self, denoise, x, *, alpha, std, mask=None, image_keys=None):
+    def __call__(
+        self, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, *, alpha: float | Tensor, std: float | Tensor,
+        mask: Tensor | None = None, image_keys: Sequence[int] | None = None,
+    ) -> Tensor:
         """The guided prediction at x [B, ...]; alpha, std: floats or [B]. A new shape of x begins a new run."""
         call = self.questions(x, alpha=alpha, std=std, mask=mask, image_keys=image_keys)
         rows, images = next(call)
         answer = denoise(rows, torch.tensor(images, device=x.device))
         denoised = answer[: len(x)]
+        if self.scale == 0:  # as it is: adding 0 would turn -0 into 0
+            return denoised
         while True:
             try:
                 rows, images = call.send(answer)
             except StopIteration as end:
-                return denoised + end.value
+                guided: Tensor = denoised + end.value
+                return guided
             answer = denoise(rows, torch.tensor(images, device=x.device))
 
-    def questions(self, x, *, alpha, std, mask=None, image_keys=None, sigma=None):
+    def questions(
+        self, x: Tensor, *, alpha: float | Tensor, std: float | Tensor, mask: Tensor | None = None,
+        image_keys: Sequence[int] | None = None, sigma: Tensor | None = None,
+    ) -> Generator[Question, Tensor, Tensor]:
         """The evaluations of one call, for a caller that makes them itself, and the correction [B, ...] at the end.
 
         A generator: yields rows [R, ...] and the image of each, a list, to be answered by the predictions there. The
@@ -73,28 +87,29 @@ class SaddleFree:
         search = Search(self, self._run_of(x, mask, image_keys), x, alpha, std)
         dtype = yield from search.evaluate()
         self._run = search.run
-        correction = self._push(search.run, search.sigma_hat).to(dtype)
+        correction = self._push(search.run, search.sigma_hat, dtype)
         self.trace.add(search.sigma_hat[0] if sigma is None else sigma, search.traced(correction))
         return correction
 
     @property
-    def begun(self):
+    def begun(self) -> bool:
         """Whether a call has ended since the run began."""
         return self._run is not None
 
-    def again(self, *, alpha, std, dtype):
+    def again(self, *, alpha: float | Tensor, std: float | Tensor, dtype: torch.dtype) -> Tensor:
         """The correction [B, ...] of the last call once more, for a sampler that asks twice at one place."""
+        assert self._run is not None, "again() comes after a call"
         sigma_hat = torch.as_tensor(std / alpha, dtype=self._run.ahead.dtype, device=self._run.ahead.device)
-        return self._push(self._run, sigma_hat).to(dtype)
+        return self._push(self._run, sigma_hat, dtype)
 
-    def _push(self, run, sigma_hat):
+    def _push(self, run: Run, sigma_hat: Tensor, dtype: torch.dtype) -> Tensor:
         """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...]."""
         weight = run.weight(self, sigma_hat)  # [directions, B]
         push = torch.where(weight > 0, self.scale * sigma_hat * weight, 0)[..., None] * run.ahead
-        push = push.sum(dim=0)  # [B, N]
+        push = push.sum(dim=0).to(dtype)  # [B, N]
         return torch.where(push.isfinite().all(dim=1, keepdim=True), push, 0).reshape(run.shape[1:])
 
-    def _run_of(self, x, mask, image_keys):
+    def _run_of(self, x: Tensor, mask: Tensor | None, image_keys: Sequence[int] | None) -> Run:
         shape = (self.directions, *x.shape)
         run, dtype = self._run, torch.float64 if x.dtype == torch.float64 else torch.float32
         if run is None or run.shape != shape or run.ahead.dtype != dtype or run.ahead.device != x.device:

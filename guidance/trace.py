@@ -1,9 +1,14 @@
 """What saddle-free guidance saw and did, call by call, in one sampling run."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
+
+from .window import SigmaWindow
 
 
 @dataclass(frozen=True)
@@ -16,20 +21,22 @@ class TracedCall:
     image at this call, the sampler's own included, [B].
     """
 
-    sigma: torch.Tensor
+    sigma: Tensor
     reason: str | None = None
-    rayleigh: torch.Tensor | None = None
-    error: torch.Tensor | None = None
-    weight: torch.Tensor | None = None
-    known: torch.Tensor | None = None
-    push: torch.Tensor | None = None
-    evaluations: torch.Tensor | None = None
+    rayleigh: Tensor | None = None
+    error: Tensor | None = None
+    weight: Tensor | None = None
+    known: Tensor | None = None
+    push: Tensor | None = None
+    evaluations: Tensor | None = None
 
-    def plain(self):
+    def plain(self) -> dict[str, Any]:
         """The call in numbers, lists and strings, None where a number is not known; waits for the GPU."""
         call = {"sigma": float(self.sigma), "active": self.rayleigh is not None, "reason": self.reason}
         if self.rayleigh is None:
             return call | {"rayleigh": [], "error": [], "push": [], "acted": [], "evaluations": []}
+        assert self.known is not None and self.weight is not None and self.error is not None
+        assert self.push is not None and self.evaluations is not None
         known, weights = self.known.tolist(), self.weight.T.tolist()
         acted = [any(weight > 0 for weight in each) and there for each, there in zip(weights, known)]
         if not any(acted):
@@ -49,41 +56,41 @@ class CurvatureTrace:
     Read as a list it gives the calls; rayleigh, push and evaluations have one entry a call.
     """
 
-    def __init__(self, off=None):
+    def __init__(self, off: str | None = None) -> None:
         self.off = off
-        self.window = None
-        self.layout = None
+        self.window: tuple[float, float] | None = None
+        self.layout: Callable[[Tensor], Tensor] | None = None
         self.clear()
 
-    def clear(self):
+    def clear(self) -> None:
         """Forgets all calls."""
-        self.sigmas = ()
-        self.calls = []
-        self._decided = None  # energy of the last directions, [B, *spatial]
-        self._undecided = None  # the same, summed over calls, weighted by how far each direction acts
+        self.sigmas: tuple[float, ...] = ()
+        self.calls: list[TracedCall] = []
+        self._decided: Tensor | None = None  # energy of the last directions, [B, *spatial]
+        self._undecided: Tensor | None = None  # the same, summed over calls, weighted by how far each direction acts
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.calls)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> TracedCall:
         return self.calls[index]
 
     @property
-    def rayleigh(self):
+    def rayleigh(self) -> list[Tensor | None]:
         """The quotients [directions, B] of every call, None where guidance was not active."""
         return [call.rayleigh for call in self.calls]
 
     @property
-    def push(self):
+    def push(self) -> list[Tensor | None]:
         """Root mean square of the correction, [B], of every call, None where guidance was not active."""
         return [call.push for call in self.calls]
 
     @property
-    def evaluations(self):
+    def evaluations(self) -> list[Tensor | None]:
         """How often each image was evaluated, [B], at every call, None where guidance was not active."""
         return [call.evaluations for call in self.calls]
 
-    def begin(self, sigmas, window=None, continues=False):
+    def begin(self, sigmas: Sequence[float], window: SigmaWindow | None = None, continues: bool = False) -> None:
         """A new run: sigmas, the schedule as floats; window, the SigmaWindow in which guidance acts, None for all.
 
         continues: whether the run goes on with the pictures of the last one.
@@ -95,7 +102,7 @@ class CurvatureTrace:
         self.sigmas = first, sigmas[-1]
         self.window = None if window is None else (window.start, window.end)
 
-    def add(self, sigma, found):
+    def add(self, sigma: Tensor, found: dict[str, Tensor]) -> None:
         """An active call: its sigma, and what a Search found, a dict.
 
         found: rayleigh, error, weight, probed, evaluations as in TracedCall; correction [B, ...]; directions, the unit
@@ -110,40 +117,41 @@ class CurvatureTrace:
         energy = directions.float().square().mean(dim=2)  # [directions, B, *spatial]
         undecided = (energy * weight.reshape(weight.shape + (1,) * (energy.ndim - 2))).sum(dim=0)
         self._decided = energy.mean(dim=0)
-        same = self._undecided is not None and self._undecided.shape == undecided.shape
-        self._undecided = self._undecided + undecided if same else undecided
+        before = self._undecided
+        self._undecided = undecided if before is None or before.shape != undecided.shape else before + undecided
 
-    def add_idle(self, sigma, reason):
+    def add_idle(self, sigma: Tensor, reason: str) -> None:
         """A call at which guidance was not active, and why."""
         self.calls.append(TracedCall(sigma, reason))
 
-    def end(self):
+    def end(self) -> None:
         """The run is over: takes what is left of it off the GPU, in one transfer for each kind of number."""
         tensors = [
             (place, name) for place, call in enumerate(self.calls) for name, value in vars(call).items()
-            if isinstance(value, torch.Tensor) and value.device.type != "cpu"
+            if isinstance(value, Tensor) and value.device.type != "cpu"
         ]
         if tensors:
             values = [vars(self.calls[place])[name] for place, name in tensors]
             together = torch.cat([value.reshape(-1).double() for value in values]).cpu()
-            for (place, name), value, flat in zip(tensors, values, together.split([v.numel() for v in values])):
+            for (place, name), value, flat in zip(tensors, values, torch.split(together, [v.numel() for v in values])):
                 moved = flat.to(value.dtype).reshape(value.shape)
-                self.calls[place] = replace(self.calls[place], **{name: moved})
-        if self._decided is not None:
+                named: dict[str, Any] = {name: moved}
+                self.calls[place] = replace(self.calls[place], **named)
+        if self._decided is not None and self._undecided is not None:
             self._decided, self._undecided = self._decided.cpu(), self._undecided.cpu()
 
-    def indecision(self):
+    def indecision(self) -> Tensor | None:
         """Where each image was undecided, [B, *spatial] from 0 to 1, or None where no call was active.
 
         The size of the tracked directions there, each weighted by how far it acted; where none ever did, that of the
         last directions.
         """
-        if self._decided is None:
+        if self._decided is None or self._undecided is None:
             return None
         energy = torch.where(self._largest(self._undecided) > 0, self._undecided, self._decided)
         return (energy / self._largest(energy).clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
 
-    def plain(self, first=0):
+    def plain(self, first: int = 0) -> dict[str, Any]:
         """The run in numbers, lists and strings from call `first` on; waits for the GPU."""
         off = self.off
         if off is None and not self.calls:
@@ -157,14 +165,14 @@ class CurvatureTrace:
         }
 
     @staticmethod
-    def _largest(energy):
+    def _largest(energy: Tensor) -> Tensor:
         return energy.flatten(1).amax(dim=1).reshape((-1,) + (1,) * (energy.ndim - 1))
 
 
-def _plain(values, known):
+def _plain(values: Tensor, known: list[bool]) -> list[list[float | None]]:
     """Lists of numbers, an image each, of a tensor [directions, B]."""
     return [[_number(value) if there else None for value in each] for each, there in zip(values.T.tolist(), known)]
 
 
-def _number(value):
+def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None

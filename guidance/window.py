@@ -10,6 +10,6 @@ class SigmaWindow:
     start: float
     end: float
 
-    def contains(self, sigma):
+    def contains(self, sigma: float) -> bool:
         """Whether a model call at this sigma is guided."""
         return self.end <= sigma <= self.start

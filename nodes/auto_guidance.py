@@ -64,9 +64,9 @@ class AutoGuidance(io.ComfyNode):
             display_name="Auto-Guidance",
             category="model/patch/saddle-free",
             description=(
-                "Steers the picture away from what a weaker model would have made of the same prompt: the mistakes "
-                "that both make grow smaller, and no negative prompt is needed. Works with any sampler, guider and "
-                "CFG. Costs one evaluation of the weak model per call."
+                "Steers the picture away from what a weaker model would have made of the same prompt, so that the "
+                "mistakes that both make grow smaller. Needs no negative prompt. Works with any sampler, guider and "
+                "CFG. Each step also asks the weak model once."
             ),
             search_aliases=["autoguidance", "bad version of itself", "weak model guidance"],
             inputs=[
@@ -74,13 +74,14 @@ class AutoGuidance(io.ComfyNode):
                 io.Model.Input(
                     "weak_model",
                     tooltip="A worse model of the same family: an earlier or smaller checkpoint, or the base of a "
-                    "fine-tune. It keeps its own LoRAs and patches, and takes its own memory beside the model; with "
-                    "a LoRA on the same checkpoint it is loaded from the file once more.",
+                    "fine-tune. It keeps its own LoRAs and needs its own memory beside the model. If only a LoRA makes "
+                    "the difference, the checkpoint is loaded a second time.",
                 ),
                 io.Float.Input(
                     "scale", default=1.5, min=1.0, max=20.0, step=0.05, round=0.001,
-                    tooltip="How far the picture is steered away from the weak model's. Useful range 1.25 to 2; "
-                    "more overdraws shapes and colours. 1 is off: the same picture as without the node, at no cost.",
+                    tooltip="How far the picture is steered away from the weak model's. Higher corrects more; too high "
+                    "overdraws shapes and colours. Useful range 1.25 to 2. 1 is off: the same picture as without the "
+                    "node, at no cost.",
                 ),
                 *window_inputs(),
             ],

@@ -19,9 +19,9 @@ class CurvatureScope(io.ComfyNode):
             display_name="Curvature Scope",
             category="model/patch/saddle-free",
             description=(
-                "Shows what Saddle-Free Guidance saw and did. The node draws the curvature against sigma while the "
-                "sampler runs: above the line at 1 the model is undecided between two pictures and guidance acts. "
-                "Afterwards it gives the plot as a picture, and a heat map of where in each picture the model was "
+                "Shows what Saddle-Free Guidance saw and did. While the sampler runs, the node draws a curve for each "
+                "picture: above the line at 1 the model is undecided between two pictures and guidance pushes. "
+                "Afterwards you get the plot as a picture, and a heat map of where in each picture the model was "
                 "undecided."
             ),
             search_aliases=["SFG", "curvature trace", "Rayleigh quotient", "heat map"],
@@ -29,13 +29,13 @@ class CurvatureScope(io.ComfyNode):
                 Trace.Input("trace", tooltip="The trace that comes out of Saddle-Free Guidance."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="What the sampler made with that model. It is not changed: it tells the scope that "
-                    "sampling is over.",
+                    tooltip="What the sampler made with that model. It is not changed; the scope waits for it and then "
+                    "draws.",
                 ),
                 io.Float.Input(
                     "opacity", default=0.6, min=0.0, max=1.0, step=0.05, round=0.001,
-                    tooltip="How much of the heat map's colour covers `images` where the model was undecided. Useful "
-                    "range 0.4 to 0.8. 0 is off: the pictures alone. No effect without `images`.",
+                    tooltip="How strongly the heat map's colours cover your pictures. Useful range 0.4 to 0.8. 0 shows "
+                    "the pictures alone. No effect without `images`.",
                 ),
                 io.Image.Input(
                     "images", optional=True,
@@ -44,7 +44,8 @@ class CurvatureScope(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "plot", display_name="plot", tooltip="The Rayleigh quotient of every image against sigma."
+                    "plot", display_name="plot",
+                    tooltip="How undecided the model was about each picture, from noise to the end.",
                 ),
                 io.Image.Output(
                     "heat_map", display_name="heat_map", tooltip="Where in each picture the model was undecided."

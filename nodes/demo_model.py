@@ -146,8 +146,8 @@ class SaddleFreeDemoModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "digit", options=[NO_CLASS, *map(str, range(CLASSES))], default=NO_CLASS,
-                    tooltip="Which digit you get from the digits model. none is off: any digit, which is where "
-                    "guidance shows most. The emoji model ignores it.",
+                    tooltip="Which digit you get from the digits model. none gives any digit, which is where guidance "
+                    "shows most. The emoji model ignores it.",
                 ),
                 *_appended_inputs(),
             ],
@@ -187,13 +187,13 @@ def _appended_inputs():
         ),
         io.Combo.Input(
             "kind", options=[ANY, *KINDS], default=ANY, optional=True,
-            tooltip="Which kind of emoji you get. any is off: all kinds, which is where guidance shows most. The "
+            tooltip="Which kind of emoji you get. any gives all kinds, which is where guidance shows most. The "
             "digits model ignores it.",
         ),
         io.Combo.Input(
             "style", options=[ANY, *STYLES], default=ANY, optional=True,
             tooltip="Whose way of drawing emoji you get: noto and blob are Google's, the fluent ones Microsoft's, "
-            "twemoji Twitter's, emojitwo EmojiOne's, fxemoji Mozilla's. any is off: all styles. The digits "
+            "twemoji Twitter's, emojitwo EmojiOne's, fxemoji Mozilla's. any gives all styles. The digits "
             "model ignores it.",
         ),
     ]

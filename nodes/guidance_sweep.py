@@ -29,8 +29,8 @@ class GuidanceSweep(io.ComfyNode):
             category="model/patch/saddle-free",
             description=(
                 "Tries several values of a knob of Saddle-Free Guidance from the same noise and shows the pictures in "
-                "one labelled grid. A value that was already sampled is not sampled again, so adding one costs one "
-                "picture. It adds the guidance and the sampler itself: connect the plain model."
+                "one labelled grid. Add a value and run again: only its picture is made. The guidance and the sampler "
+                "are inside, so connect the plain model."
             ),
             search_aliases=["SFG", "XY plot", "grid", "compare"],
             inputs=[*_link_inputs(), *_sampler_inputs(), *_list_inputs(), *_guidance_inputs()],
@@ -101,7 +101,7 @@ class GuidanceSweepGrid(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "labels", multiline=True,
-                    tooltip="The labels of the pictures: a line for each row, tabs between the columns. Has no off.",
+                    tooltip="The labels of the pictures: a line for each row, tabs between the columns.",
                 )
             ],
             outputs=[io.Image.Output("grid", display_name="grid"), io.Latent.Output("latents", display_name="latents")],
@@ -163,27 +163,28 @@ def _sampler_inputs():
     return [
         io.Int.Input(
             "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-            tooltip="The seed of the noise, the same for every picture. Has no off.",
+            tooltip="The noise that every picture starts from. Any whole number.",
         ),
         io.Int.Input(
             "steps", default=20, min=1, max=10000,
-            tooltip="Sampling steps of every picture. Useful range 10 to 50. Has no off.",
+            tooltip="Sampling steps of every picture. Useful range 10 to 50, or 4 to 8 for distilled models.",
         ),
         io.Float.Input(
             "cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
-            tooltip="Classifier-free guidance, which stacks with the sweep's. 1 is off; 2 to 8 for most models.",
+            tooltip="How closely the pictures follow the prompt; adds up with the guidance of the sweep. 1 is off; "
+            "useful range 2 to 8 for most models.",
         ),
         io.Combo.Input(
             "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
-            tooltip="The sampler of every picture. Has no off.",
+            tooltip="The sampler of every picture, as in KSampler.",
         ),
         io.Combo.Input(
             "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras",
-            tooltip="How the noise level falls over the steps. Has no off.",
+            tooltip="How fast the noise goes down over the steps, as in KSampler.",
         ),
         io.Float.Input(
             "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-            tooltip="How much of latent_image is made anew. 1 makes all of it; 0 is off and changes nothing.",
+            tooltip="How much of latent_image is made anew. 1 makes all of it; 0 changes nothing.",
         ),
     ]
 
@@ -192,20 +193,20 @@ def _list_inputs():
     return [
         io.Combo.Input(
             "parameter", options=PARAMETERS, default=PARAMETERS[0],
-            tooltip="The knob whose values are compared. Has no off.",
+            tooltip="The knob whose values you want to compare; they become the columns.",
         ),
         io.String.Input(
-            "values", default="0, 1, 2, 4",
-            tooltip="Its values, with commas or spaces between. At most 64 pictures. A value of scale 0 shows guidance "
-            "off.",
+            "values", default="0, 4, 8, 16",
+            tooltip="The values of parameter, with commas or spaces between. At most 64 pictures. For scale, 0 shows "
+            "the picture without guidance.",
         ),
         io.Combo.Input(
             "second_parameter", options=["none", *PARAMETERS], default="none",
-            tooltip="A second knob, whose values become the rows of the grid. none is off: one knob only.",
+            tooltip="A second knob, whose values become the rows. none compares one knob only.",
         ),
         io.String.Input(
             "second_values", default="",
-            tooltip="The values of second_parameter, with commas or spaces between. No effect while that is off.",
+            tooltip="The values of second_parameter, with commas or spaces between. No effect while that is none.",
         ),
     ]
 

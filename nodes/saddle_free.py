@@ -180,51 +180,52 @@ class SaddleFreeGuidance(io.ComfyNode):
             display_name="Saddle-Free Guidance",
             category="model/patch/saddle-free",
             description=(
-                "Better and more varied pictures from the model you have: while sampling, finds the direction in which "
-                "the model is undecided between two pictures and pushes the sample out of it. No labels, no second "
-                "model, no training. Costs a few extra model evaluations per picture."
+                "Clearer and more varied pictures from the model you have. While a picture forms, this finds where the "
+                "model cannot decide between two pictures, and pushes it to one of them. No negative prompt, no second "
+                "model, no training. A picture takes a little longer."
             ),
             search_aliases=["SFG", "saddle", "curvature guidance", "guidance without negative prompt"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide. Works with any sampler, guider and CFG."),
                 io.Float.Input(
-                    "scale", default=4.0, min=0.0, max=20.0, step=0.05, round=0.001,
-                    tooltip="How hard the sample is pushed out of saddles, where the model is undecided. Useful range "
-                    "1 to 8; too much simplifies shapes and strengthens colours. 0 is off: the same picture as "
-                    "without the node, at no cost.",
+                    "scale", default=8.0, min=0.0, max=20.0, step=0.05, round=0.001,
+                    tooltip="How far the picture is pushed where the model is undecided, in units of the noise that is "
+                    "left in it. Higher gives clearer shapes and stronger colours; too high makes shapes too simple. "
+                    "Useful range 2 to 16. 0 is off: the same picture as without the node, at no cost.",
                 ),
                 io.Int.Input(
                     "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
-                    tooltip="Where the search for the direction starts. The same noise with another guidance seed is "
-                    "another picture, so try a few. Any whole number. Has no off; no effect at scale 0.",
+                    tooltip="Which of the two pictures you get where the model is undecided. Another number gives "
+                    "another picture from the same noise, so try a few. Any whole number; 0 is a number like the "
+                    "others.",
                 ),
                 *window_inputs(),
                 io.Float.Input(
                     "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
-                    tooltip="How far from the sample the model is asked a second time, in units of the noise level. "
-                    "0 chooses by the model's precision, the latent's size and the curvature found. Useful range 0.05 "
-                    "to 0.5 in full precision, 0.5 to 8 in half precision, more for larger latents: too small drowns "
-                    "in rounding, too large blurs the direction. Has no off.",
+                    tooltip="How far from the picture the model is tried out to find where it is undecided, in units "
+                    "of the noise level. 0 chooses for you, from 0.25 to 1: the more, the noisier half precision makes "
+                    "the model's answers. Leave it at 0 unless you know better: too small finds rounding errors, too "
+                    "large looks past the place.",
                 ),
                 io.Int.Input(
                     "refresh_every", default=0, min=0, max=64, advanced=True,
-                    tooltip="How often the direction is estimated anew; in between its push is reused. 0 decides by "
-                    "sigma and by the curvature found, which takes about 5 to 12 extra evaluations per picture. 1 is "
-                    "every call (reuse off); 2 to 4 are every so many steps.",
+                    tooltip="How often the model is tried out to find where it is undecided. 0 chooses for you: "
+                    "usually 4 to 8 extra evaluations a picture, at most 3 where there is nothing to find. 1 is one "
+                    "extra evaluation per step on average, 2 one per two steps, and so on, made two at a time. Useful "
+                    "range 0 to 4; higher is faster and finds less.",
                 ),
                 io.Int.Input(
                     "directions", default=1, min=1, max=16, advanced=True,
-                    tooltip="How many directions are followed at once, each with one extra evaluation. 1 follows only "
-                    "the strongest, the best value for its cost on the demo model; useful range 1 to 4, where more "
-                    "also push out of weaker saddles. Has no off.",
+                    tooltip="In how many ways at once the picture may be undecided. 1 follows the strongest only, "
+                    "which is the best value for its cost. More also decide weaker ones, and each takes as many extra "
+                    "evaluations again. Useful range 1 to 4.",
                 ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The model with guidance."),
                 Trace.Output(
                     "trace", display_name="trace",
-                    tooltip="What guidance saw and did at every call of the last sampling. Connect it to a Curvature "
-                    "Scope.",
+                    tooltip="What guidance saw and did at each step. Connect it to a Curvature Scope to see it.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

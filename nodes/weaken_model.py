@@ -102,23 +102,23 @@ class WeakenModel(io.ComfyNode):
             display_name="Weaken Model",
             category="model/patch/saddle-free",
             description=(
-                "A deliberately worse version of the same model, to connect to weak_model of Auto-Guidance when there "
-                "is no second checkpoint."
+                "Makes a worse version of your model on purpose, to connect to weak_model of Auto-Guidance when you "
+                "have no second checkpoint."
             ),
             search_aliases=["worse model", "autoguidance without second model"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to weaken, with its LoRAs."),
                 io.Combo.Input(
                     "method", options=[NOISE, PRUNE], default=NOISE,
-                    tooltip="more noise: the same model is asked about the picture with more noise in it; takes no "
-                    "memory. pruned weights: the smallest weights are set to zero; the model is loaded once more from "
-                    "its file and takes its memory a second time. Has no off.",
+                    tooltip="How the model is made worse. more noise: it is shown the picture with more noise in it; "
+                    "needs no extra memory. pruned weights: its smallest weights are set to zero; it is loaded a "
+                    "second time and needs its memory a second time.",
                 ),
                 io.Float.Input(
                     "strength", default=0.2, min=0.0, max=0.95, step=0.01, round=0.001,
-                    tooltip="How much worse. more noise: 0.2 to 0.35, the share of the signal against noise that is "
-                    "lost. pruned weights: 0.3 to 0.5, the share of the weights set to zero. 0 is off: the model "
-                    "itself, which Auto-Guidance refuses.",
+                    tooltip="How much worse; higher makes each bit of the Auto-Guidance scale do more. Useful range "
+                    "0.2 to 0.35 for more noise, 0.3 to 0.5 for pruned weights. 0 is off: the model as it is, which "
+                    "Auto-Guidance refuses.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="weak_model", tooltip="The weakened model.")],

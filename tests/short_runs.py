@@ -13,7 +13,7 @@ from runs import two_models
 GUIDED = ("saddle-free", "auto", "shared", "both", "both shared")
 LATENTS = {"demo": (3, 8, 8), "sd3": (16, 4, 4), "flux": (16, 4, 4), "wan": (16, 1, 4, 4)}
 UNDECIDED = {"demo": 1.2, "sd3": 10.0, "flux": 10.0, "wan": 10.0}  # enough for guidance to act on every image
-OF_A_RUN = {"SaddleFreeRun", "AutoGuidanceRun", "WeakModel", "RawPredictions", "CurvatureTracker", "LiveTrace"}
+OF_A_RUN = {"SaddleFreeRun", "AutoGuidanceRun", "WeakModel", "RawPredictions", "SaddleFree", "Run", "LiveTrace"}
 NONE = {"kind": "none", "place": "model", "at": "", "images": ""}
 
 

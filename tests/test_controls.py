@@ -1,83 +1,101 @@
-"""The densities of the controls, their exact eigenpairs and inexact networks; and the controls themselves, small."""
+"""Nothing is found where nothing is, and what is there is: small controls on densities of which everything is known."""
 
-import argparse
-import math
+import itertools
 
-import controls
-import densities
 import pytest
 import torch
-from densities import SHAPES, Density, Mode, Network, power_law, waves
+from densities import FORMATS, SHAPES, Density, Mode, Network, broad, from_broad_to_fine, power_law, run, schedule, waves
+from saddle_free_guidance.guidance import SaddleFree
 
 SHAPE = SHAPES[3_072]
-SMALL = argparse.Namespace(
-    sizes=[3_072], formats=["fp32", "bf16"], noise=[1.0], images=2, steps=24, scale=1.0
-)
+STEPS = schedule(24)
+SPECTRA = {"8 broad": broad(SHAPE)} | {f"k^-{power}": power_law(SHAPE, power) for power in (1.0, 1.5, 2.0, 2.5)}
+NOISES = [(0.2, False), (1.0, False), (3.0, False), (0.2, True), (1.0, True), (3.0, True)]
+ALONG = 0.7
+GENTLE = 0.02  # a scale that leaves a saddle open, so that each is seen as often as it is
 
 
-def cells(lines):
-    """The cells of a table's rows without its heading."""
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in list(lines)[1:]]
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_where_no_saddle_is_nothing_is_done_and_hardly_anything_asked(name, spectrum):
+    """Of each format and spectrum, over all noises; fp32 has none but its rounding."""
+    density, acted, images = Density(SHAPE, SPECTRA[spectrum]), {0: [], 1: []}, 2
+    for (noise, coloured), every in itertools.product(NOISES if name != "fp32" else NOISES[1:2], acted):
+        network = Network(density.denoise, FORMATS[name], noise, coloured)
+        guide = SaddleFree(4.0, refresh_every=every, dtype=FORMATS[name])
+        run(network, density.noise(images, 0), STEPS, guide)
+        acted[every] += [(call.weight > 0).any(dim=0) for call in guide.trace]
+        extra = torch.stack(guide.trace.evaluations).sum(dim=0) - len(guide.trace)
+        assert every or (extra <= 3).all(), (noise, coloured)
+        assert network.evaluations == torch.stack(guide.trace.evaluations).sum()
+    for every, found in acted.items():
+        assert torch.stack(found).float().mean() <= 0.01, every
 
 
-def test_waves_are_orthonormal_and_broad_ones_come_first():
-    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(waves(waves(x)), x, atol=1e-5)
-    assert waves(x).norm().item() == pytest.approx(x.norm().item(), rel=1e-5)
-    order = densities.from_broad_to_fine(SHAPE)
-    found = densities.frequencies(SHAPE).flatten()[order]
-    assert (found[1:] >= found[:-1]).all() and sorted(order.tolist()) == list(range(3_072))
-    variances = power_law(SHAPE, 2)
-    assert variances.mean().item() == pytest.approx(1, rel=1e-4)
-    assert (variances[order[0]] / variances[order[9]]).item() == pytest.approx(100, rel=1e-4)
+class Seen:
+    """While modes of a density are open: whether they are, and whether a push goes along them, [calls, modes, B]."""
+
+    def __init__(self, density):
+        self.density, self.open, self.along = density, [], []
+        places = [mode.place for mode in density.modes]
+        self.axes = waves(torch.eye(3072)[places].reshape(-1, *density.shape)).flatten(1)
+
+    def __call__(self, y, sigma, push, guide):
+        values = self.density.eigenvalues(y, sigma)
+        self.open.append(torch.stack([values[:, mode.place] > 1 for mode in self.density.modes]))
+        cosines = self.axes @ torch.nn.functional.normalize(push.flatten(1), dim=1).T
+        self.along.append(cosines.abs() > ALONG)
+
+    def images(self, mode):
+        """Whether each image was pushed along a mode while it was open, of those in which it was."""
+        open_, along = (torch.stack(each)[:, mode] for each in (self.open, self.along))
+        return (open_ & along).any(dim=0)[open_.any(dim=0)].float()
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.5])
-def test_eigenvalues_are_the_slopes_of_the_denoiser_along_waves(sigma):
-    place = densities.from_broad_to_fine(SHAPE)[5].item()
-    density = Density(SHAPE, power_law(SHAPE, 1.5), (Mode(place, 1.0, 0.3),))
-    y = 0.3 * torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1))
-    for along in (place, 7, 2_000):
-        axis = controls.axis(SHAPE, along).reshape(1, *SHAPE)
-        jvp = torch.func.jvp(lambda y: density.denoise(y, sigma), (y,), (axis,))[1]
-        expected = density.eigenvalues(y, sigma)[0, along].item()
-        assert (jvp * axis).sum().item() == pytest.approx(expected, abs=1e-5)
-        assert (jvp - expected * axis).norm().item() < 1e-4
+def seen(density, every, images=8, name="fp32", seed=0, scale=1.0):
+    found, guide = Seen(density), SaddleFree(scale, seed, refresh_every=every, dtype=FORMATS[name])
+    network = Network(density.denoise, FORMATS[name], seed=seed)
+    run(network, density.noise(images, seed), STEPS, guide, found)
+    return found, network.evaluations / images - len(guide.trace), guide
 
 
-@pytest.mark.parametrize("coloured", [False, True])
-def test_the_noise_of_a_network_is_what_was_asked_for_and_the_same_with_and_without_probes(coloured):
-    density, y = Density(SHAPE, power_law(SHAPE, 1.5)), torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2))
-    networks = [Network(density.denoise, torch.bfloat16, 3.0, coloured) for _ in range(2)]
-    answer = networks[0].at(2.0, 1)(y)
-    more = networks[1].at(2.0, 1)(torch.cat([y, y + 1]))
-    assert torch.equal(answer, more[:1]) and networks[1].evaluations == 2
-    error = (answer - density.denoise(y, 2.0)).norm().item()
-    assumed = 2.0 * torch.finfo(torch.bfloat16).eps / 2 * math.sqrt(3_072)
-    size = ((y - density.denoise(y, 2.0)) / 2.0).square().mean().sqrt().item()
-    assert 1.5 < error / (assumed * size) < 2.8  # 3 times .65, and the format's own
+def hidden(mean=1.0, rank=64, resolved=40):
+    """One bimodal wave over variances that fall as k^-1.5, of which `resolved` have J > 0.99 where it opens."""
+    variances = power_law(SHAPE, 1.5)
+    variances = variances * (99 * mean**2 * resolved**1.5 / variances.max())
+    return Density(SHAPE, variances, (Mode(from_broad_to_fine(SHAPE)[rank].item(), mean, 0.1 * mean),))
 
 
-def test_guidance_is_idle_where_no_saddle_is():
-    rows = cells(controls.negative(SMALL))
-    assert len(rows) == 2 * len(controls.SPECTRA)
-    for row in rows:
-        acted, change, extra, acted_always, change_always, extra_always = map(float, row[3:])
-        assert acted <= 0.01 and acted_always <= 0.01 and max(change, change_always) <= 1, row
-        assert extra <= 3 and extra_always == 24, row
+@pytest.mark.xfail(strict=True, reason="pushed along in 0 of 8 images, fp32 and fp16: the resolved directions hide it")
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_one_undecided_direction_among_many_resolved_ones_is_found(name):
+    found, extra, _ = seen(hidden(), 1, name=name, scale=GENTLE)
+    assert found.images(0).mean() >= 0.5 and extra <= len(STEPS) + 2
 
 
-def test_a_saddle_is_open_as_long_as_it_was_made_to_be_and_a_whole_krylov_run_finds_it():
-    density = controls.hidden_saddle(SHAPE)
-    resolved = density.variances / (density.variances + 1)
-    assert (resolved >= controls.NEARLY_ONE - 1e-5).sum().item() == controls.RESOLVED
-    watch, evaluations = controls.watched(density, torch.float32, 1, argparse.Namespace(images=4, steps=24, scale=0.0))
-    assert evaluations == 1.0 and watch.share() == 0  # scale 0 is off
-    assert 3.5 <= watch.calls() <= 5
-    assert watch.krylov(1) < 0.5 < watch.krylov(24)
+def two(coarse, fine=0.75, rank=64):
+    """A coarse and a fine saddle over narrow directions, at +-coarse and +-fine."""
+    order = from_broad_to_fine(SHAPE)
+    modes = (Mode(order[0].item(), coarse, 0.05 * coarse), Mode(order[rank].item(), fine, 0.05 * fine))
+    return Density(SHAPE, torch.full((3072,), 1e-4), modes)
 
 
-def test_the_fine_saddle_after_a_coarse_one_is_pushed_at_by_every_call():
-    one = argparse.Namespace(images=4, steps=24, scale=1.0)
-    watch, _ = controls.watched(controls.two_saddles(SHAPE, 5.0), torch.float32, 1, one)
-    assert watch.images(1) >= 0.75
+@pytest.mark.xfail(strict=True, reason="fine: fp32 0.5 of the images for 1.0, fp16 and bf16 0; coarse: fp16 0.5 for 0.75")
+@pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
+def test_a_fine_saddle_after_a_coarse_one_is_found_as_often_as_by_every_call(name):
+    automatic, extra, _ = seen(two(5.0), 0, name=name)
+    every = seen(two(5.0), 1, name=name)[0]
+    assert automatic.images(0).mean() >= every.images(0).mean() - 0.13
+    assert automatic.images(1).mean() >= every.images(1).mean() - 0.13 and automatic.images(1).mean() > 0.5
+    assert extra <= len(STEPS)
+
+
+@pytest.mark.parametrize("quotient", [6, 20, 100])
+@pytest.mark.parametrize("every", [
+    pytest.param(0, marks=pytest.mark.xfail(strict=True, reason="the fine saddle is pushed at in 0 of 8 images")), 1,
+])
+def test_no_large_quotient_ends_the_search(quotient, every):
+    """The coarse saddle is that steep at the largest sigma, where the run begins."""
+    found, _, guide = seen(two(STEPS[0] * quotient**0.5), every)
+    assert found.images(0).mean() > 0.5 and found.images(1).mean() > 0.3
+    assert max(call.rayleigh.max().item() for call in guide.trace) > 0.5 * quotient

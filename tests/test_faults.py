@@ -351,21 +351,16 @@ def test_half_precision_at_extreme_scales(runs, family, kind):
 
 def test_a_correction_too_large_for_half_precision_is_left_out(runs):
     """For users of the library, whose predictions may themselves be in half precision."""
-    from saddle_free_guidance.curvature import CurvatureEstimate
-    from saddle_free_guidance.guidance import auto_guidance, saddle_free
+    from saddle_free_guidance.guidance import SaddleFree, auto_guidance
 
     good, bad = torch.tensor([1.0, 2.0]), torch.tensor([30000.0, -60000.0])
     denoised = torch.stack([good, bad]).half()
-    for correction in (
-        auto_guidance(denoised, -denoised, scale=20.0),
-        saddle_free(
-            CurvatureEstimate(
-                direction=denoised[None].float(), response=denoised[None].float(), rayleigh=torch.full((1, 2), 2.0),
-                sigma_hat=torch.tensor([1.0, 1e4]), finite=torch.tensor([True, True]), dtype=torch.float16,
-            ),
-            scale=20.0,
-        ),
-    ):
+    correction = auto_guidance(denoised, -denoised, scale=20.0)
+    guide = SaddleFree(20.0, refresh_every=1)
+    for std in (4.0, 2.0, 1.0):  # scale * sigma_hat is 2e5 for the second image
+        guided = guide(lambda x, images: 2 * x, std * denoised / 8, alpha=1.0, std=std * torch.tensor([1.0, 1e4]))
+    assert (guide.trace[-1].weight == 1).all()
+    for correction in (correction, guided - denoised / 4):
         assert correction.dtype == torch.float16
         assert correction[0].abs().min() > 0
         assert torch.equal(correction[1], torch.zeros(2).half())

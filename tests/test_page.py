@@ -155,7 +155,7 @@ def test_a_template_opens_whole(tab, address, name):
 
 
 @pytest.mark.parametrize(
-    "name, width", [("quickstart", 1236), ("auto-guidance", 1254), ("saddle-free-plus-auto-guidance", 1680)]
+    "name, width", [("quickstart", 1176), ("auto-guidance", 1200), ("saddle-free-plus-auto-guidance", 1608)]
 )
 def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs, name, width):
     driver.open_template(tab, address, name)
@@ -166,7 +166,7 @@ def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_o
     shown = tab.evaluate(
         "(id) => app.rootGraph.getNodeById(id).imgs.map((i) => [i.src, i.naturalWidth, i.naturalHeight])", node
     )
-    assert [size for _, *size in shown] == [[width, 402]]
+    assert [size for _, *size in shown] == [[width, 384]]
     assert image["filename"] in shown[0][0]
 
 

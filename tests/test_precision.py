@@ -1,119 +1,135 @@
-"""Low precision does not lose the direction: closed forms made as inexact as networks."""
+"""The noise in a network's answers, against noise that is known."""
 
-import functools
-import itertools
-import statistics
+import math
 
-import precision
 import pytest
 import torch
-from mixtures import Mixture, symmetric_pair
-from saddle_free_guidance.curvature import CurvatureTracker, rounding_error, with_input_rounding
-from saddle_free_guidance.curvature.rounding import noise_share, rayleigh_without_noise
+from densities import frequencies, waves
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saddle_free_guidance.curvature import (
+    EXACT, REACH, assumed_noise, gaussian, noise_along, noise_in_responses, reach, side,
+)
 
 
-def means(size, dtype, radius, seeds=(0, 1, 2)):
-    """Mean |cosine| and mean relative Rayleigh error while the exact eigenvalue is above 1."""
-    runs = [precision.follow(size, dtype, radius, seed=seed) for seed in seeds]
-    return tuple(statistics.mean(value for run in runs for value in run[part]) for part in (0, 1))
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("size, dtype, least", [
-    (256, torch.float32, 0.97), (16384, torch.float32, 0.97), (256, torch.float16, 0.97), (3072, torch.float16, 0.95),
-    (256, torch.bfloat16, 0.94), (3072, torch.bfloat16, 0.9), (16384, torch.float16, 0.95),
-    (16384, torch.bfloat16, 0.89),
-])
-def test_the_automatic_radius_finds_the_direction(size, dtype, least):
-    assert means(size, dtype, precision.automatic(dtype, size))[0] >= least
+def rounds(noise, size=8192, batch=3, block=1, further=0.7):
+    """Two rounds of probes of a diagonal J, each response with noise of the lengths `noise` [B], in float64."""
+    gains = torch.linspace(0, 1.2, size, dtype=torch.float64)
+    lengths = torch.as_tensor(noise, dtype=torch.float64).expand(batch)[:, None] / math.sqrt(size)
+    draws = torch.randn(3, block, batch, size, generator=generator(), dtype=torch.float64)
+    first = gains * draws[0] + lengths * draws[1]
+    second = further * first
+    return torch.stack([draws[0], second]), torch.stack([first, gains * second + lengths * draws[2]])
 
 
-@pytest.mark.parametrize("size, dtype", [(16384, torch.float16), (3072, torch.bfloat16), (16384, torch.bfloat16)])
-def test_a_radius_for_full_precision_loses_it(size, dtype):
-    assert means(size, dtype, 0.1)[0] < 0.3
+@pytest.mark.parametrize("block", [1, 3])
+@pytest.mark.parametrize("further", [0.5, 0.7, 5.0])
+def test_the_noise_of_each_image_is_told_from_two_rounds(block, further):
+    expected = torch.tensor([30.0, 60.0, 120.0], dtype=torch.float64)  # a response is about 63 long
+    found = noise_in_responses(*rounds(expected, block=block, further=further))
+    assert torch.allclose(found, expected, rtol=0.05)
 
 
-def test_the_automatic_radius_is_the_smallest_in_full_precision():
-    for size in (256, 3072):
-        automatic = functools.partial(precision.follow, size, torch.float32, precision.automatic(torch.float32, size))
-        assert automatic() == precision.follow(size, torch.float32, 0.1)
+def test_answers_without_noise_have_none():
+    assert noise_in_responses(*rounds(0.0)).max() < 1e-5
+    asked, told = rounds(50.0)
+    assert torch.equal(noise_in_responses(asked[:1], told[:1]), torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(noise_in_responses(0 * asked, 0 * told), torch.zeros(3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("sigma", [0.7, 1.2, 3.0])
-def test_the_oracle_of_large_sizes_agrees_with_the_dense_one(sigma):
-    large = precision.Mixture(40, seed=3)
-    dense = Mixture(large.means, torch.full((precision.COMPONENTS, 40), precision.VARIANCE))
-    y = large.means.mean(dim=0) + 0.3 * torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(large.denoise(y, sigma).double(), dense.denoise(y.double(), sigma), atol=1e-5)
-    values, directions = large.top_eigenpairs(y, sigma)
-    for point, value, direction in zip(y.double(), values, directions.double()):
-        exact, vectors = torch.linalg.eigh(dense.jacobian(point, sigma))
-        assert value.item() == pytest.approx(exact[-1].item(), rel=1e-4)
-        assert abs(direction @ vectors[:, -1]) == pytest.approx(1, abs=1e-4)
+def wave(shape, place, channels=1.0):
+    """A unit wave [C, H, W], in every channel by the same amount."""
+    values = torch.zeros(shape)
+    values[:, place[0], place[1]] = channels
+    return waves(values) / values.norm()
 
 
-def test_the_inexact_denoiser_is_wrong_by_as_much_as_its_format():
-    mixture, size, sigma = precision.Mixture(4096, seed=0), 4096, 2.0
-    y = sigma * torch.randn(4, size, generator=torch.Generator().manual_seed(1))
-    exact = mixture.denoise(y, sigma)
-    for dtype, unit in ((torch.float16, 2**-11), (torch.bfloat16, 2**-8), (torch.float8_e4m3fn, 2**-4)):
-        model = precision.Inexact(mixture, dtype, torch.Generator().manual_seed(2))
-        error = (model.denoise(y, sigma) - exact).square().mean().sqrt() / ((y - exact).square().mean().sqrt())
-        assert 0.5 * unit < error < 1.5 * unit
+def coloured(shape, batch, power, seed=0):
+    """Noise [B, C, H, W] whose variance along each wave is `power` [C, H, W], and so along each direction's waves."""
+    return waves(power.sqrt() * torch.randn(batch, *shape, generator=generator(seed)))
 
 
-def test_full_precision_has_no_rounding_and_half_precision_that_of_its_format():
-    assert rounding_error(torch.float32, 2**18) == rounding_error(torch.float64, 2**18) == 0.0
-    assert rounding_error(torch.float16, 1024) == pytest.approx(32 * 2**-11)
-    amplified = rounding_error(torch.bfloat16, 1024, torch.tensor([1.0, 0.5]))
-    assert amplified.tolist() == pytest.approx([32 * 2**-8, 16 * 2**-8])
+@pytest.mark.parametrize("place", [(0, 1), (2, 3), (30, 28)])
+def test_noise_along_a_wave_is_that_of_its_frequency(place):
+    shape = (4, 64, 64)
+    power = 1 + 399 * torch.exp(-frequencies(shape).square() / (2 * 16**2))
+    noise, direction = coloured(shape, 16, power), wave(shape, place)
+    exact = power[0, place[0], place[1]].sqrt().item()
+    many = coloured(shape, 2000, power, seed=1).flatten(1) @ direction.flatten()
+    assert many.std().item() == pytest.approx(exact, rel=0.05)  # what the words above mean
+    found = noise_along(noise, direction.expand(1, 16, *shape))[0]
+    mean = noise.flatten(1).square().mean(dim=1).sqrt()
+    if exact > mean.max():
+        assert found.mean().item() == pytest.approx(exact, rel=0.1) and (found / exact - 1).abs().max() < 0.35
+    else:
+        assert torch.allclose(found, mean, rtol=0.1)  # never taken to be less than the mean
 
 
-def test_the_rounding_of_the_input_grows_as_the_noise_falls():
-    x, std = torch.tensor([[3.0, -3.0], [3.0, -3.0]]), torch.tensor([30.0, 0.3])
-    assert with_input_rounding(torch.ones(2), x, std).tolist() == pytest.approx([1.00125, 26**0.5], rel=1e-4)
-    assert with_input_rounding(torch.ones(2), torch.zeros(2, 4), std).tolist() == [1.0, 1.0]
+def test_noise_of_a_part_of_the_picture_counts_for_a_direction_there():
+    shape = (1, 32, 32)
+    strength = torch.ones(shape)
+    strength[:, :8, :8] = 20.0
+    noise = strength * torch.randn(16, *shape, generator=generator())
+    inside = torch.zeros(shape)
+    inside[:, 2:6, 2:6] = 0.25
+    found = noise_along(noise, inside.expand(1, 16, *shape))[0]
+    assert found.mean().item() == pytest.approx(20.0, rel=0.15)
 
 
-def test_the_quotient_is_freed_of_the_noise_in_a_direction():
-    size, noise, value = 2**16, 0.7, 1.4
-    exact = torch.zeros(1, 1, size)
-    exact[..., 0] = value
-    scattered = torch.randn(exact.shape, generator=torch.Generator().manual_seed(0)) * noise / size**0.5
-    response = exact + scattered
-    share = noise_share(response, torch.full((1, 1), noise))
-    vector = torch.nn.functional.normalize(response, dim=-1)
-    quotient = value * vector[..., 0] ** 2  # of J = value e e^T
-    assert quotient.item() < 0.9 * value
-    assert rayleigh_without_noise(quotient, share).item() == pytest.approx(value, rel=0.01)
-    assert noise_share(torch.zeros(1, 1, 4), torch.ones(1, 1)).item() <= 0.5
+@pytest.mark.parametrize("shape", [(40,), (2, 16), (3, 8, 8), (2, 3, 8, 8), (1, 1, 1)])
+def test_white_noise_is_alike_in_all_directions(shape):
+    noise = torch.randn(1, *shape, generator=generator()).sign().expand(2, *shape) * torch.tensor(
+        [1.0, 3.0]
+    ).reshape(2, *(1,) * len(shape))
+    directions = torch.randn(3, 1, *shape, generator=generator(1)).expand(3, 2, *shape)
+    directions = directions / directions.flatten(2).norm(dim=2).reshape(3, 2, *(1,) * len(shape))
+    found = noise_along(noise, directions)
+    assert found.shape == (3, 2)
+    assert torch.allclose(found[:, 1], 3 * found[:, 0], rtol=1e-5)
+    assert (found >= torch.tensor([1.0, 3.0]) * (1 - 1e-5)).all() and found[:, 0].max() < 2
 
 
-def test_probes_change_sides_for_each_image_and_the_direction_keeps_its_sign():
-    mixture, sigma = symmetric_pair(6), 0.5
-    y = torch.full((2, 6), 0.1, dtype=torch.float64)
-    tracker, first = CurvatureTracker(probe_radius=0.01, rounding=1e-6), torch.tensor([True, False])
-    steps, estimates = [], []
-    for images in (first | True, first, first | True):
-        probe = tracker.probe(y, std=sigma)
-        probed = mixture.denoise(probe, sigma)
-        estimates.append(tracker.update(mixture.denoise(y, sigma), probed, alpha=1.0, std=sigma, images=images))
-        steps.append(((probe - y) * estimates[-1].direction[0]).sum(dim=1) / (0.01 * sigma))
-    assert steps[0].tolist() == pytest.approx([1, 1])
-    assert steps[2].tolist() == pytest.approx([1, -1])  # the second image was probed once before, the first one twice
-    for earlier, later in itertools.pairwise(estimates):
-        assert ((earlier.direction * later.direction).sum(dim=-1) > 0).all()
-        assert (later.rayleigh > 0).all()
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), factor=st.floats(1e-3, 1e3))
+def test_twice_the_noise_is_twice_along_every_direction(seed, factor):
+    noise, directions = torch.randn(2, 1, 2, 3, 6, 6, generator=generator(seed), dtype=torch.float64)
+    once = noise_along(noise[0], directions)
+    assert torch.allclose(noise_along(factor * noise[0], directions), factor * once, rtol=1e-5)
+    assert torch.allclose(noise_along(noise[0], -directions), once, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rounding, bent", [(0.0, True), (1e-6, False)])
-def test_two_sides_undo_the_bend_that_one_side_has(rounding, bent):
-    def denoise(y):  # J = 1.2 e1 e1^T at 0, and a second derivative along e1 that points to e2
-        return torch.stack([1.2 * y[:, 0], 0.8 * y[:, 0] ** 2], dim=1)
+@pytest.mark.parametrize("dtype, unit", [(torch.float32, 2**-24), (torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
+def test_what_a_format_lets_one_expect(dtype, unit):
+    assert assumed_noise(dtype, 1024) == pytest.approx(32 * unit)
+    assert (torch.finfo(dtype).eps < EXACT) == (dtype == torch.float32)
 
-    tracker, y = CurvatureTracker(probe_radius=0.5, rounding=rounding), torch.zeros(1, 2, dtype=torch.float64)
-    across = []
-    for _ in range(40):
-        estimate = tracker.update(denoise(y), denoise(tracker.probe(y, std=1.0)), alpha=1.0, std=1.0)
-        across.append(estimate.response[0, 0, 1].item())
-    assert (abs(statistics.mean(across[-2:])) > 0.3) == bent
-    assert abs(statistics.mean(across[-2:])) < 0.01 or bent
+
+def test_a_probe_reaches_beyond_the_noise_and_stays_where_the_denoiser_is_straight():
+    levels = torch.tensor([0.0, 0.01, 0.2, 0.3, 0.4, 1.0, 100.0])
+    found = reach(levels)
+    assert found[0] == found[1] == REACH and found.isfinite().all()
+    assert (found.diff() >= 0).all() and found[-1] == found[-2] <= 2
+    assert found[3].item() == pytest.approx(0.6) and reach(0.3).item() == pytest.approx(0.6)
+
+
+def test_chance_is_the_same_for_the_same_name_and_another_for_another():
+    names = [(seed, key, direction, search) for seed in (0, 2**64 - 1) for key in range(2) for direction in range(2)
+             for search in range(2)]
+    vectors = torch.stack([gaussian(512, *name) for name in names])
+    assert torch.equal(vectors, torch.stack([gaussian(512, *name) for name in names]))
+    cosines = torch.nn.functional.normalize(vectors, dim=1) @ torch.nn.functional.normalize(vectors, dim=1).T
+    assert (cosines - torch.eye(len(names))).abs().max() < 0.25  # 5 standard deviations
+    assert not torch.equal(gaussian(8, 1, 23), gaussian(8, 12, 3))
+
+
+def test_chance_takes_no_direction_and_no_side_more_often():
+    many = torch.stack([gaussian(16, seed, 5) for seed in range(2000)])
+    assert (many.T @ many / 2000 - torch.eye(16)).abs().max() < 5 * math.sqrt(2 / 2000)
+    assert many.mean(dim=0).abs().max() < 5 / math.sqrt(2000)
+    sides = torch.tensor([side(seed, 5) for seed in range(2000)])
+    assert set(sides.tolist()) == {-1.0, 1.0} and sides.mean().abs() < 5 / math.sqrt(2000)
+    assert [side(7, key) for key in range(20)] == [side(7, key) for key in range(20)]

@@ -45,9 +45,9 @@ def test_the_main_job_writes_a_picture_of_both():
     written = [line.removeprefix("Written: ") for line in result.stdout.splitlines() if line.startswith("Written: ")]
     assert len(written) == 1
     with Image.open(written[0]) as picture:
-        assert picture.size == (1236, 402)
+        assert picture.size == (1176, 384)
         picture = picture.convert("RGB")
-        left, right = picture.crop((0, 102, 606, 402)), picture.crop((630, 102, 1236, 402))
+        left, right = picture.crop((0, 96, 576, 384)), picture.crop((600, 96, 1176, 384))
     assert max(high for _, high in left.getextrema()) > 150
     changed = ImageChops.difference(left, right).convert("L").point(lambda value: 255 * (value > 60))
     assert changed.histogram()[255] > 1000
@@ -144,10 +144,10 @@ def test_the_templates_run_as_the_page_sends_them(quickstart):
             (image,) = demo_server.execute(address, process, prompts.to_prompt(workflow, declared))
             path = demo_server.OUTPUT / image["subfolder"] / image["filename"]
             with Image.open(path) as picture:
-                panels = (picture.width + 24) // (402 + 24)
-                assert (panels, picture.height) == (3 if name == "auto-guidance" else 4, 402)
-                left = (426 * panel for panel in range(panels))
-                seen = {picture.convert("L").crop((x, 102, x + 402, 402)).tobytes() for x in left}
+                panels = (picture.width + 24) // (384 + 24)
+                assert (panels, picture.height) == (3 if name == "auto-guidance" else 4, 384)
+                left = (408 * panel for panel in range(panels))
+                seen = {picture.convert("L").crop((x, 96, x + 384, 384)).tobytes() for x in left}
             assert len(seen) == panels
             os.remove(path)
 

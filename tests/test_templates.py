@@ -39,7 +39,7 @@ NOT_PUSHED = ("sd35", "flux-dev")  # guidance asks these random weights as well,
 SMALL = {"steps": 2, "width": 64, "height": 64, "length": 5}  # at most
 DEMO_STEPS = 8  # after fewer steps the demo model has not been undecided yet
 SAVED = {  # prefix of the files, how many of them, and their size
-    "auto-guidance": {"auto-guidance": (1, (1254, 402))},
+    "auto-guidance": {"auto-guidance": (1, (1200, 384))},
     "auto-guidance-checkpoints": {
         "auto-guidance-checkpoints-without": (1, (64, 64)), "auto-guidance-checkpoints-with": (1, (64, 64)),
     },
@@ -50,13 +50,13 @@ SAVED = {  # prefix of the files, how many of them, and their size
     "ltx-2.3": {"ltx-2.3": (1, (128, 128))},
     "qwen-image": {"qwen-image-without": (1, (64, 64)), "qwen-image-with": (1, (64, 64))},
     "qwen-image-edit": {"qwen-image-edit-without": (1, (64, 64)), "qwen-image-edit-with": (1, (64, 64))},
-    "quickstart": {"saddle-free-quickstart": (1, (1236, 402))},
-    "saddle-free-plus-auto-guidance": {"saddle-free-plus-auto-guidance": (1, (1680, 402))},
+    "quickstart": {"saddle-free-quickstart": (1, (1176, 384))},
+    "saddle-free-plus-auto-guidance": {"saddle-free-plus-auto-guidance": (1, (1608, 384))},
     "scope": {"scope-plot": (1, (1024, 640)), "scope-heat-map": (3, (256, 256))},
     "sd15": {"sd15-without": (1, (64, 64)), "sd15-with": (1, (64, 64))},
     "sd35": {"sd35-without": (1, (64, 64)), "sd35-with": (1, (64, 64))},
     "sdxl": {"sdxl-without": (1, (64, 64)), "sdxl-with": (1, (64, 64))},
-    "sweep": {"sweep": (1, (1084, 325))},
+    "sweep": {"sweep": (1, (1032, 261))},
     "unconditional": {"unconditional-without": (4, (64, 64)), "unconditional-with": (4, (64, 64))},
     "wan-2.2-14b": {"wan-2.2-14b": (1, (64, 64))},
     "wan-video": {"wan-video": (1, (64, 64))},

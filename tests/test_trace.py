@@ -4,40 +4,56 @@ import math
 
 import pytest
 import torch
-from saddle_free_guidance.curvature import CurvatureTracker
-from saddle_free_guidance.guidance import CurvatureTrace, SigmaWindow, saddle_free
+from saddle_free_guidance.guidance import CurvatureTrace, SaddleFree, SigmaWindow
 
 GAINS = torch.tensor([[0.2, 0.1, 0.3], [0.1, 1.8, 0.2], [0.3, 0.2, 1.4]], dtype=torch.float64)  # [H, W]
 
 
-def converged(gains=GAINS, batch=2, directions=1, calls=200):
-    """The tracker's estimate at random images [batch, 1, H, W] once its directions have settled."""
+class Last(CurvatureTrace):
+    """Also keeps what was found at the last call."""
+
+    def add(self, sigma, found):
+        self.found = found
+        super().add(sigma, found)
+
+
+def converged(gains=GAINS, batch=2, directions=1, calls=80, scale=1.0, spoiled=()):
+    """What the guide finds at random images [batch, 1, H, W] and sigma 2 once its directions have settled.
+
+    spoiled: images whose predictions are not finite.
+    """
     x = torch.randn(batch, 1, *gains.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    tracker = CurvatureTracker(seed=0, probe_radius=0.1, directions=directions)
-    for _ in range(calls):
-        probes = tracker.probe(x, std=2.0)
-        estimate = tracker.update(gains * x, gains * probes, alpha=1.0, std=2.0)
-    return estimate
+    guide = SaddleFree(scale, refresh_every=1, directions=directions, trace=Last())
+
+    def denoise(rows, images):
+        answer = gains * rows
+        answer[torch.isin(images, torch.tensor(spoiled, dtype=torch.int64))] = math.nan
+        return answer
+
+    for sigma in torch.linspace(6, 2, calls).tolist():
+        guide(denoise, sigma * x, alpha=1.0, std=sigma)
+    return guide.trace.found
 
 
-def traced(*estimates, scale=1.0):
-    """A trace of one run with an active call for each estimate, at sigmas 8, 4, 2 ..."""
+def traced(*found):
+    """A trace of one run with an active call for each, at sigmas 8, 4, 2 ..."""
     trace = CurvatureTrace()
     trace.begin([8.0, 0.0])
-    for call, estimate in enumerate(estimates):
-        trace.add(torch.tensor(8.0 / 2**call), estimate, saddle_free(estimate, scale=scale))
+    for call, each in enumerate(found):
+        trace.add(torch.tensor(8.0 / 2**call), each)
     return trace
 
 
 def test_a_call_holds_every_quotient_and_the_size_of_the_push():
-    call = traced(converged(directions=2), scale=3.0).plain()["calls"][0]
+    call = traced(converged(directions=2, scale=3.0)).plain()["calls"][0]
     assert call["sigma"] == 8.0 and call["active"] and call["reason"] is None
     assert call["acted"] == [True, True]
     for quotients in call["rayleigh"]:
         assert quotients == pytest.approx([1.8, 1.4], abs=1e-9)
-    # scale * sigma_hat * J v for both directions, over the 9 values of an image
-    push = 3.0 * 2.0 * math.sqrt((1.8**2 + 1.4**2) / 9)
+    push = 3.0 * 2.0 * math.sqrt(2 / 9)  # scale * sigma_hat along two of the 9 values of an image
     assert call["push"] == pytest.approx([push, push], rel=1e-6)
+    assert all(0 <= error < 1e-3 for errors in call["error"] for error in errors)
+    assert call["evaluations"] == [3, 3]  # the sampler's own, and one a direction
 
 
 def test_where_nothing_curves_upwards_it_says_so():
@@ -47,17 +63,11 @@ def test_where_nothing_curves_upwards_it_says_so():
 
 
 def test_values_that_are_not_finite_are_none():
-    x = torch.zeros(2, 1, 3, 3, dtype=torch.float64)
-    tracker = CurvatureTracker(seed=0, probe_radius=0.1)
-    probes = tracker.probe(x, std=2.0)
-    probed = GAINS * probes
-    probed[1] = math.nan
-    call = traced(tracker.update(GAINS * x, probed, alpha=1.0, std=2.0)).plain()["calls"][0]
-    assert call["rayleigh"][0][0] is not None and call["rayleigh"][1] == [None]
-    assert call["acted"][1] is False and call["push"][1] == 0.0
-    probed[0] = math.inf
-    call = traced(tracker.update(GAINS * x, probed, alpha=1.0, std=2.0)).plain()["calls"][0]
-    assert call["reason"] == "the model gave values that are not finite"
+    call = traced(converged(spoiled=[1])).plain()["calls"][0]
+    assert call["rayleigh"][0] == pytest.approx([1.8]) and call["rayleigh"][1] == [None]
+    assert call["acted"] == [True, False] and call["push"][1] == 0.0
+    call = traced(converged(spoiled=[0, 1])).plain()["calls"][0]
+    assert call["rayleigh"] == [[None], [None]] and call["reason"] == "nothing was looked for yet"
 
 
 def test_idle_calls_carry_their_reason_and_the_window_is_told():
@@ -67,17 +77,18 @@ def test_idle_calls_carry_their_reason_and_the_window_is_told():
     assert trace.plain() == {
         "first": 0, "window": [None, 5.0], "sigmas": [8.0, 0.0], "off": None,
         "calls": [
-            {"sigma": 4.0, "active": False, "reason": "sigma was outside", "rayleigh": [], "push": [], "acted": []}
+            {"sigma": 4.0, "active": False, "reason": "sigma was outside", "rayleigh": [], "error": [], "push": [],
+             "acted": [], "evaluations": []}
         ],
     }
 
 
-def test_indecision_is_the_size_of_directions_weighted_by_their_curvature():
+def test_indecision_is_the_size_of_directions_weighted_by_how_far_they_act():
     expected = torch.zeros(3, 3)
     expected[1, 1] = 1.0
     for image in traced(converged()).indecision():
         assert torch.allclose(image, expected, atol=1e-4)
-    expected[2, 2] = math.sqrt(0.4 / 0.8)  # rho - 1 of the second direction over that of the first
+    expected[2, 2] = 1.0  # both are certain
     for image in traced(converged(directions=2), converged(directions=2)).indecision():
         assert torch.allclose(image, expected, atol=1e-4)
 
@@ -85,15 +96,19 @@ def test_indecision_is_the_size_of_directions_weighted_by_their_curvature():
 def test_without_positive_curvature_indecision_is_where_the_last_direction_was():
     later = converged(gains=torch.flip(0.5 * GAINS, dims=(0, 1)).clone() * torch.tensor([1.0, 1.0, 0.1]))
     image = traced(converged(gains=0.5 * GAINS), later).indecision()[0]
-    assert image.argmax() == later.direction[0, 0].abs().argmax() and image.max() == 1.0
+    assert image.argmax() == later["directions"][0, 0].abs().argmax() and image.max() == 1.0
 
 
 def test_a_new_run_drops_the_last_and_one_that_goes_on_keeps_it():
     trace = traced(converged(), converged())
     trace.sigmas = (8.0, 4.0)
-    trace.begin([4.0, 2.0, 0.0])
+    trace.begin([4.0, 2.0, 0.0], continues=True)
     assert len(trace.calls) == 2 and trace.plain()["sigmas"] == [8.0, 0.0]
-    trace.begin([8.0, 4.0, 0.0])
+    trace.begin([0.0, 0.0], continues=True)
+    assert trace.calls == []
+    trace = traced(converged())
+    trace.sigmas = (8.0, 4.0)
+    trace.begin([4.0, 2.0, 0.0])
     assert trace.calls == [] and trace.indecision() is None
     assert "no sampling" in trace.plain()["off"]
 

@@ -36,7 +36,6 @@ def test_no_type_is_wrong(found, folder):
     assert not found[folder], "\n".join(found[folder])
 
 
-@pytest.mark.xfail(reason="functions of the core are not annotated yet; delete this line when they are")
 @pytest.mark.parametrize("folder", STRICT)
 def test_everything_in_the_core_is_typed(found, folder):
     assert not found[folder], "\n".join(found[folder])

@@ -1,0 +1,478 @@
+"""The guide of `guidance/`, as any sampling loop uses it: its contract, on densities in closed form."""
+
+import inspect
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mixtures import Mixture, symmetric_pair
+from saddle_free_guidance.guidance import SaddleFree
+
+SIZE = 1024
+SIGMAS = [*torch.logspace(1.3, -1.3, 24, dtype=torch.float64).tolist(), 0.0]
+EVERY = {"automatic": 0, "every call": 1, "every other": 2}
+
+
+def pair(size=SIZE):
+    """Two narrow Gaussians at distance 2 along the first axis."""
+    return symmetric_pair(size)
+
+
+def steepness(y, sigma):
+    """dD/dy of the pair along the first axis at y [B, N], the largest eigenvalue where it is above 1; [B]."""
+    total = 0.02 + sigma**2
+    return 0.02 / total + sigma**2 / total**2 / torch.cosh((y[:, 0] / total).clamp(-300, 300)).square()
+
+
+def noise(batch=3, size=SIZE, seed=0):
+    """Starts of runs, [B, N], that come near the saddle."""
+    values = torch.randn(batch, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    values[:, 0] = torch.linspace(-0.1, 0.1, batch, dtype=torch.float64) + 0.013
+    return values
+
+
+class Asked:
+    """denoise(x, images) at one sigma for the guide, in the coordinates alpha; counts the rows of each image."""
+
+    def __init__(self, exact, sigma, alpha=1.0, batch=3):
+        self.exact, self.sigma, self.alpha = exact, sigma, alpha
+        self.rows, self.calls, self.first = torch.zeros(batch, dtype=torch.int64), [], None
+
+    def __call__(self, x, images):
+        assert images.dtype == torch.int64 and images.shape == (len(x),)
+        self.rows += torch.bincount(images.cpu(), minlength=len(self.rows))
+        self.calls.append(x.clone())
+        answer = self.exact(x / self.alpha, self.sigma)
+        self.first = answer[: len(self.rows)] if self.first is None else self.first
+        return answer
+
+
+def euler(guide, exact, start, sigmas=SIGMAS, flow=False, each=False, **knobs):
+    """Guided Euler steps; returns y = x / alpha, the pushes [calls, B, ...] and the rows of every image [calls, B].
+
+    flow: in coordinates x = (1 - t) x0 + t n, else x0 + sigma n; each: alpha and std a tensor instead of a float.
+    """
+    x, pushes, rows = None, [], []
+    for sigma, following in itertools.pairwise(sigmas):
+        alpha, after = ((1 / (1 + level)) if flow else 1.0 for level in (sigma, following))
+        x = alpha * sigma * start if x is None else x
+        asked = Asked(exact, sigma, alpha, len(x))
+        given = [torch.full((len(x),), value, dtype=torch.float64) for value in (alpha, alpha * sigma)]
+        alphas, stds = given if each else (alpha, alpha * sigma)
+        denoised = guide(asked, x, alpha=alphas, std=stds, **knobs)
+        pushes.append(denoised - asked.first)
+        rows.append(asked.rows)
+        x = after * denoised + after * following * (x - alpha * denoised) / (alpha * sigma)
+    return x, torch.stack(pushes), torch.stack(rows)
+
+
+def same(first, second, tolerance=0.0):
+    """Whether what two runs gave is the same."""
+    return all(torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance) for one, other in zip(first, second))
+
+
+def bits(values):
+    return values.view({8: torch.int64, 4: torch.int32, 2: torch.int16}[values.element_size()])
+
+
+def test_the_names_are_those_of_the_contract():
+    made = inspect.signature(SaddleFree).parameters
+    defaults = {"scale": 1.0, "seed": 0, "refresh_every": 0, "directions": 1, "dtype": torch.float32}
+    assert {name: made[name].default for name in list(made)[:5]} == defaults
+    assert {"mask", "image_keys"} <= set(made)
+    call = inspect.signature(SaddleFree().__call__).parameters
+    assert list(call)[:2] == ["denoise", "x"]
+    assert all(call[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("alpha", "std", "mask", "image_keys"))
+    assert call["alpha"].default is call["std"].default is inspect.Parameter.empty
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_scale_0_asks_once_and_changes_no_bit(dtype):
+    guide, x = SaddleFree(scale=0, refresh_every=1), torch.randn(2, 4, dtype=torch.float64).to(dtype)
+    answer = torch.tensor([[-0.0, 0.0, math.nan, 1e-8], [math.inf, -math.inf, 3.0, -0.0]]).to(dtype)
+    asked = Asked(lambda y, sigma: answer, 0.5, batch=2)
+    for _ in range(3):
+        guided = guide(asked, x, alpha=1.0, std=0.5)
+        assert torch.equal(bits(guided), bits(answer))
+    assert len(asked.calls) == 3 and asked.rows.tolist() == [3, 3]
+    assert all(torch.equal(rows, x) for rows in asked.calls) and len(guide.trace) == 0
+
+
+@pytest.mark.parametrize("every, directions", [
+    *((every, 1) for every in EVERY), ("every call", 3), ("every other", 3),
+    *(pytest.param("automatic", directions, marks=pytest.mark.xfail(
+        strict=True, reason="1 of 3 images finds nothing: a look costs an evaluation a direction, of a budget of 3"
+    )) for directions in (2, 3)),
+])
+def test_a_saddle_is_left_to_either_side_and_the_trace_tells_all(every, directions):
+    exact, guide = pair().denoise, SaddleFree(2.0, refresh_every=EVERY[every], directions=directions)
+    ends, pushes, rows = euler(guide, exact, noise())
+    plain = euler(SaddleFree(0), exact, noise())[0]
+    assert (ends - plain).norm(dim=1).max() > 0.1
+    trace = guide.trace
+    assert len(trace) == len(trace.rayleigh) == len(trace.push) == len(trace.evaluations) == len(SIGMAS) - 1
+    assert torch.equal(torch.stack(trace.evaluations), rows)
+    assert torch.allclose(torch.stack(trace.push).double(), pushes.square().mean(dim=2).sqrt(), atol=1e-6)
+    assert {tuple(values.shape) for values in trace.rayleigh} == {(directions, 3)}
+    acted = torch.stack([call.weight.amax(dim=0) for call in trace]) > 0
+    assert torch.equal(acted, pushes.abs().amax(dim=2) > 0) and acted.any(dim=0).all() and not acted[0].any()
+    along = pushes[..., 0].abs() / pushes.norm(dim=2).clamp(min=1e-9)
+    assert (along[acted] > 0.7).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_a_whole_push_is_scale_sigma_along_the_saddle(scale):
+    guide, start = SaddleFree(scale, refresh_every=1), 0.9 * noise()
+    exact, sigma = pair().denoise, 0.4
+    for _ in range(12):  # at one place, so that the direction settles
+        sigma *= 0.999
+        asked = Asked(exact, sigma)
+        guided = guide(asked, sigma * start, alpha=1.0, std=sigma)
+    push, value = guided - exact(sigma * start, sigma), steepness(sigma * start, sigma)
+    assert (value > 2).all() and torch.equal(guide.trace[-1].weight, torch.ones(1, 3))
+    assert torch.allclose(push[:, 0].abs(), torch.tensor(scale * sigma).double(), rtol=1e-2)
+    assert torch.allclose(push.norm(dim=1), torch.tensor(scale * sigma).double(), rtol=1e-6)
+
+
+@pytest.mark.xfail(strict=True, reason="2.5 to 3.6 is found for 5: the second probe is as long as the first, and bends")
+def test_the_quotient_at_a_saddle_is_within_a_tenth():
+    guide, start, exact, sigma = SaddleFree(1.0, refresh_every=1), 0.9 * noise(), pair().denoise, 0.4
+    for _ in range(12):
+        sigma *= 0.999
+        guide(Asked(exact, sigma), sigma * start, alpha=1.0, std=sigma)
+    assert torch.allclose(guide.trace.rayleigh[-1][0], steepness(sigma * start, sigma), rtol=0.1)
+
+
+@pytest.mark.parametrize("every", ["automatic", pytest.param("every call", marks=pytest.mark.xfail(
+    strict=True, reason="acted where the largest eigenvalue is at most 1 in 3 to 9 of 25 pushes, quotient up to 230 times "
+    "the exact one: two probes 1% apart span a plane, in which their bend is divided by 1e-4",
+))])
+def test_no_quotient_is_far_above_the_largest_eigenvalue(every):
+    exact, guide, start, x = pair().denoise, SaddleFree(4.0, refresh_every=EVERY[every]), noise(16), None
+    ratios = []
+    for sigma, following in itertools.pairwise(SIGMAS):
+        x = sigma * start if x is None else x
+        asked = Asked(exact, sigma, batch=16)
+        denoised, call = guide(asked, x, alpha=1.0, std=sigma), guide.trace[-1]
+        looked = (asked.rows > 1) & (call.weight[0] > 0)
+        ratios.append((call.rayleigh[0] / steepness(x, sigma))[looked])
+        x = denoised + (x - denoised) * following / sigma
+    assert len(torch.cat(ratios)) >= 16 and torch.cat(ratios).max() < 1.5
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_the_side_is_kept_while_a_saddle_lasts(every):
+    exact, guide = pair().denoise, SaddleFree(1.0, refresh_every=EVERY[every])
+    pushes = euler(guide, exact, noise(8))[1][..., 0]
+    for image in range(8):
+        seen = pushes[:, image][pushes[:, image].abs() > 1e-6].sign()
+        assert len(seen) > 0 and (seen == seen[0]).all()
+
+
+def test_the_seed_chooses_the_side_and_not_the_image():
+    exact = pair().denoise
+    ends = []
+    for seed in range(12):
+        start = noise(1)
+        start[:, 0] = 0.02 if seed % 2 else -0.02
+        ends.append(euler(SaddleFree(2.0, seed, refresh_every=1), exact, start)[0][0, 0].item())
+    assert min(map(abs, ends)) > 0.5  # without guidance one on the saddle stays there
+    assert min(ends) < 0 < max(ends)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_a_reset_or_a_new_shape_begins_a_new_run(every):
+    exact, other = pair().denoise, symmetric_pair(10).denoise
+    guide = SaddleFree(2.0, refresh_every=EVERY[every], directions=2)
+    first = euler(guide, exact, noise())
+    guide.reset()
+    assert len(guide.trace) == 0
+    assert same(euler(guide, exact, noise()), first)
+    for start, denoise in ((noise(2, 10), other), (noise(2), exact), (noise(3).reshape(3, 4, SIZE // 4), None)):
+        denoise = denoise or (lambda y, sigma: exact(y.flatten(1), sigma).reshape(y.shape))
+        fresh = euler(SaddleFree(2.0, refresh_every=EVERY[every], directions=2), denoise, start)
+        assert same(euler(guide, denoise, start), fresh)
+
+
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_image_is_guided_in_a_batch_as_alone(every, directions):
+    exact, start, keys = pair().denoise, noise(4), [7, 8, 9, 2**40]
+    knobs = {"refresh_every": EVERY[every], "directions": directions}
+    ends, pushes, rows = euler(SaddleFree(2.0, image_keys=keys, **knobs), exact, start)
+    for image, key in enumerate(keys):
+        guide = SaddleFree(2.0, **knobs)
+        alone = euler(guide, exact, start[image : image + 1], image_keys=[key])
+        together = ends[image : image + 1], pushes[:, image : image + 1], rows[:, image : image + 1]
+        assert same(alone, together, 1e-8)
+    other = euler(SaddleFree(2.0, image_keys=[1, 2, 3, 4], refresh_every=1), exact, start)[1]
+    assert not same([other], [euler(SaddleFree(2.0, image_keys=keys, refresh_every=1), exact, start)[1]], 1e-3)
+
+
+def test_without_names_an_image_is_its_place():
+    exact, start = pair().denoise, noise(3)
+    named = euler(SaddleFree(2.0, refresh_every=1, image_keys=range(3)), exact, start)
+    assert same(euler(SaddleFree(2.0, refresh_every=1), exact, start), named)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_coordinates_change_nothing(every):
+    exact, knobs = pair().denoise, {"refresh_every": EVERY[every]}
+    exploding = euler(SaddleFree(2.0, **knobs), exact, noise())
+    assert exploding[1].abs().max() > 0.1
+    for flow, each in ((True, False), (False, True), (True, True)):
+        assert same(euler(SaddleFree(2.0, **knobs), exact, noise(), flow=flow, each=each), exploding, 1e-6)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_images_may_stand_at_different_sigmas(every):
+    mixture, start = pair(), noise(2)
+    shifted = [[factor * sigma for sigma in SIGMAS] for factor in (1.0, 0.8)]
+    guide, x = SaddleFree(2.0, refresh_every=EVERY[every]), None
+    for sigmas, after in zip(zip(*shifted), list(zip(*shifted))[1:]):
+        sigma, following = torch.tensor(sigmas).double()[:, None], torch.tensor(after).double()[:, None]
+        x = sigma * start if x is None else x
+
+        def denoise(rows, images):
+            return torch.cat([mixture.denoise(row[None], sigmas[image]) for row, image in zip(rows, images)])  # noqa: B023
+
+        denoised = guide(denoise, x, alpha=torch.ones(2), std=sigma[:, 0])
+        x = denoised + following * (x - denoised) / sigma
+    for image in range(2):
+        alone = SaddleFree(2.0, refresh_every=EVERY[every], image_keys=[image])
+        end = euler(alone, mixture.denoise, start[image : image + 1], shifted[image])[0]
+        assert torch.allclose(end[0], x[image], atol=1e-7)
+
+
+def halves(first, second):
+    """A denoiser of pictures whose halves have densities of their own."""
+    def exact(y, sigma):
+        return torch.cat([first(y[:, :SIZE], sigma), second(y[:, SIZE:], sigma)], dim=1)
+    return exact
+
+
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("spread", [1, 3])
+def test_what_is_protected_gets_no_push_and_decides_nothing(every, spread):
+    """The protected half has a saddle of its own, or is a Gaussian, or jumps about."""
+    mask = torch.cat([torch.ones(SIZE), torch.zeros(SIZE)]).expand(spread, 2 * SIZE)
+    jumps = itertools.count()
+    protected = [
+        pair().denoise, Mixture(torch.zeros(1, SIZE), torch.full((1, SIZE), 5.0)).denoise,
+        lambda y, sigma: 1e3 * math.sin(next(jumps)) * y,
+    ]
+    found = []
+    for place, second in enumerate(protected):
+        start = torch.cat([noise(3), (1 + 30 * place) * noise(3, seed=9 + place)], dim=1)
+        guide = SaddleFree(2.0, refresh_every=EVERY[every], mask=mask if place else None)
+        _, pushes, rows = euler(guide, halves(pair().denoise, second), start, mask=None if place else mask)
+        assert torch.equal(pushes[..., SIZE:], torch.zeros_like(pushes[..., SIZE:]))
+        found.append((pushes[..., :SIZE], rows))
+    assert found[0][0].abs().max() > 0.1
+    for other in found[1:]:
+        assert torch.equal(other[1], found[0][1]) and same(other[:1], found[0][:1], 1e-4)
+
+
+class Broken(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize("every, question", [*((every, 0) for every in EVERY), ("automatic", 1)])
+def test_a_call_that_breaks_off_can_be_made_again(every, question):
+    exact, knobs = pair().denoise, {"refresh_every": EVERY[every]}
+    whole = euler(SaddleFree(2.0, **knobs), exact, noise())
+    guide, x, broken = SaddleFree(2.0, **knobs), None, 0
+    for call, (sigma, following) in enumerate(itertools.pairwise(SIGMAS)):
+        x = sigma * noise() if x is None else x
+        left = [question]
+
+        def breaks(rows, images):
+            left[0] -= 1  # noqa: B023
+            if left[0] < 0:  # noqa: B023
+                raise Broken
+            return exact(rows, sigma)  # noqa: B023
+
+        try:
+            denoised = guide(breaks, x, alpha=1.0, std=sigma)  # ends where one question was enough
+        except Broken:
+            broken += 1
+            assert len(guide.trace) == call
+            denoised = guide(Asked(exact, sigma), x, alpha=1.0, std=sigma)
+        x = denoised + (x - denoised) * following / sigma
+    assert broken > 0 and same([x], whole[:1]) and torch.equal(torch.stack(guide.trace.evaluations), whole[2])
+
+
+def test_pure_noise_of_a_flow_model_comes_first():
+    """At t = 1 alpha is 0 and sigma_hat is infinite: no push, and the run goes on as it does without that call."""
+    exact = pair().denoise
+    for every in EVERY.values():
+        guide = SaddleFree(2.0, refresh_every=every)
+        first = Asked(lambda y, sigma: torch.full_like(y, 0.1), math.inf)
+        x = noise()
+        assert torch.equal(guide(first, x, alpha=0.0, std=1.0), torch.full_like(x, 0.1))
+        assert first.rows.max() <= (2 if every else 1) and guide.trace.push[0].tolist() == [0, 0, 0]
+        ends, pushes, rows = euler(guide, exact, noise(), flow=True)
+        fresh = euler(SaddleFree(2.0, refresh_every=every), exact, noise(), flow=True)
+        assert pushes.abs().amax(dim=(0, 2)).min() > 0.1 and ends.isfinite().all()
+        assert rows.sum() <= fresh[2].sum() + 2 * 3
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0, 14.0])
+def test_runs_of_one_step_cost_nothing(sigma):
+    guide, exact = SaddleFree(4.0), pair().denoise
+    for _ in range(3):
+        asked = Asked(exact, sigma)
+        guided = guide(asked, sigma * noise(), alpha=1.0, std=sigma)
+        assert asked.rows.tolist() == [1, 1, 1] and torch.equal(guided, exact(sigma * noise(), sigma))
+        guide.reset()
+
+
+@pytest.mark.parametrize("refresh_every", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_fixed_steps_cost_one_evaluation_in_so_many(refresh_every, dtype, repeats):
+    """repeats: how often a sampler asks at every sigma."""
+    guide, exact, steps = SaddleFree(1.0, refresh_every=refresh_every, dtype=dtype), pair().denoise, 60
+    total, x = torch.zeros(3, dtype=torch.int64), noise()
+    for sigma in torch.logspace(1, -1, steps, dtype=torch.float64).tolist():
+        for _ in range(repeats):
+            asked = Asked(exact, sigma)
+            guide(asked, sigma * x, alpha=1.0, std=sigma)
+            total += asked.rows - 1
+    expected = steps * repeats if refresh_every == 1 else steps / refresh_every  # 1 is every call
+    assert (total >= expected - 2).all() and (total <= expected + 3).all()
+
+
+@pytest.mark.parametrize("steps", [24, 48, 96, 192])
+def test_the_automatic_schedule_costs_as_much_with_more_steps(steps):
+    exact = pair().denoise
+    sigmas = [*torch.logspace(1.3, -1.3, steps, dtype=torch.float64).tolist(), 0.0]
+    extra = euler(SaddleFree(2.0), exact, noise(8), sigmas)[2].sum(dim=0) - steps
+    assert (extra >= 2).all() and extra.float().mean() <= 14
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_where_there_is_nothing_the_prediction_is_kept_bit_for_bit(every):
+    broad = Mixture(torch.zeros(1, SIZE), torch.linspace(0.01, 30, SIZE)[None])
+    _, pushes, rows = euler(SaddleFree(20.0, refresh_every=EVERY[every]), broad.denoise, noise())
+    assert torch.equal(pushes, torch.zeros_like(pushes))
+    assert every != "automatic" or (rows.sum(dim=0) - len(pushes) <= 3).all()
+
+
+def spoiled(every, at=(), probe=False, bad=math.nan):
+    """A run in which image 1 gets a `bad` value at the calls `at`, in the prediction at x or in those of its probes."""
+    exact, guide, x, ends = pair().denoise, SaddleFree(2.0, refresh_every=EVERY[every]), None, []
+    for call, (sigma, following) in enumerate(itertools.pairwise(SIGMAS)):
+        x, asked = sigma * noise() if x is None else x, []
+
+        def denoise(rows, images):
+            answer, first = exact(rows, sigma), 0 if asked else 3  # noqa: B023
+            asked.append(rows)  # noqa: B023
+            places = [place for place, image in enumerate(images.tolist()) if image == 1]
+            for place in places if call in at else ():  # noqa: B023
+                if (place >= first) == probe:  # noqa: B023
+                    answer[place, 2] = bad
+            return answer
+
+        denoised = guide(denoise, x, alpha=1.0, std=sigma)
+        denoised = torch.where(denoised.isfinite(), denoised, exact(x, sigma))
+        x = denoised + (x - denoised) * following / sigma
+        ends.append(x)
+    trace = guide.trace
+    return torch.stack(ends), torch.stack(trace.push), torch.stack(trace.evaluations), torch.stack(trace.rayleigh)[:, 0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("probe", [False, True])
+def test_values_that_are_not_finite_stop_their_own_image_only(bad, every, probe):
+    clean = spoiled(every)
+    looked = (clean[2][:, 1] > 1).nonzero().flatten().tolist()
+    dirty = spoiled(every, looked[:1], probe, bad)
+    for before, after in zip(clean, dirty):
+        assert torch.equal(before[:, [0, 2]], after[:, [0, 2]]) and after.isfinite().all()
+    assert dirty[1][:, 1].max() > 0  # looked at again
+
+
+def test_a_sampler_that_asks_twice_at_one_place_gets_the_same_push():
+    guide, exact = SaddleFree(2.0, refresh_every=1), pair().denoise
+    assert not guide.begun
+    for sigma in SIGMAS[:18]:
+        x = sigma * noise()
+        guided = guide(Asked(exact, sigma), x, alpha=1.0, std=sigma)
+    assert guide.begun and guide.trace.push[-1].min() > 0
+    again = guide.again(alpha=torch.ones(3), std=torch.full((3,), sigma), dtype=torch.float64)
+    assert torch.allclose(again, guided - exact(x, sigma), atol=1e-6) and len(guide.trace) == 18
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_prediction_keeps_its_dtype(dtype):
+    exact, guide = pair().denoise, SaddleFree(2.0, refresh_every=1, dtype=dtype)
+    for sigma in SIGMAS[:18]:
+        def denoise(x, images):
+            assert x.dtype == dtype
+            return exact(x.double(), sigma).to(dtype)  # noqa: B023
+
+        guided = guide(denoise, (sigma * noise()).to(dtype), alpha=1.0, std=sigma)
+        assert guided.dtype == dtype
+    assert dtype == torch.bfloat16 or max(push.max() for push in guide.trace.push) > 0  # noise may hide this one there
+
+
+@pytest.mark.parametrize("size", [24, pytest.param(1024, marks=pytest.mark.xfail(
+    strict=True, reason="0.86 is found for 2 in 1 of 3 images: every third probe begins anew, before 2 outgrows 1,023 of 0.5",
+))])
+def test_the_largest_eigenvalue_is_found_in_full_precision(size):
+    """In float64 as exactly as float64 is, of a J that is the same everywhere."""
+    gains = torch.cat([torch.full((size - 1,), 0.5), torch.tensor([2.0])]).double()
+    guide, start = SaddleFree(1.0, refresh_every=1), noise(3, size)
+    for sigma in torch.linspace(1, 0.5, 60).tolist():
+        guided = guide(lambda x, images: gains * x, (1 + sigma) * start, alpha=1.0, std=sigma)
+    assert guide.trace.rayleigh[-1].dtype == guided.dtype == torch.float64
+    assert guide.trace.rayleigh[-1][0].tolist() == pytest.approx([2.0] * 3, abs=1e-9)
+
+
+SHAPES = st.sampled_from([(4, 6, 6), (16, 2, 3, 3), (1, 40), (7,), (3, 1, 1)])
+DTYPES = st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=SHAPES, batch=st.integers(1, 4), directions=st.integers(1, 3), dtype=DTYPES, seed=st.integers(0, 2**64 - 1),
+    refresh_every=st.integers(0, 2), alpha=st.floats(0.1, 1), std=st.floats(0.1, 10),
+)
+def test_any_shape_dtype_and_batch(shape, batch, directions, dtype, seed, refresh_every, alpha, std):
+    x = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    guide = SaddleFree(1.0, seed, refresh_every, directions, dtype)
+    for call in range(4):
+        level = std / 2**call
+        asked = Asked(lambda y, sigma: 3 * y, level, batch=batch)
+        guided = guide(asked, x / (1 + call), alpha=alpha, std=level)
+        assert guided.shape == x.shape and guided.dtype == dtype and guided.isfinite().all()
+        assert guide.trace.rayleigh[-1].shape == (directions, batch)
+        assert torch.equal(guide.trace.evaluations[-1], asked.rows)
+    if dtype == torch.float64 and refresh_every == 1:  # J = 3 alpha everywhere
+        assert torch.allclose(guide.trace.rayleigh[-1], torch.tensor(3 * alpha, dtype=dtype), rtol=1e-6)
+
+
+def one_call(x=None, **knobs):
+    x = torch.zeros(2, 4) if x is None else x
+    return SaddleFree(1.0, **knobs)(lambda rows, images: rows, x, alpha=1.0, std=1.0)
+
+
+@pytest.mark.parametrize("broken, words", [
+    (lambda: SaddleFree(directions=0), "directions is 0"),
+    (lambda: SaddleFree(directions=1.5), "directions is 1.5"),
+    (lambda: SaddleFree(refresh_every=-1), "refresh_every is -1"),
+    (lambda: SaddleFree(probe_radius=-0.5), "probe_radius is -0.5"),
+    (lambda: SaddleFree(probe_radius=math.nan), "probe_radius is nan"),
+    (lambda: one_call(directions=9), "only 4 values"),
+    (lambda: one_call(torch.zeros(4)), r"shape \(4,\)"),
+    (lambda: one_call(image_keys=[1]), "1 entries for a batch of 2"),
+    (lambda: one_call(mask=torch.ones(3, 4)), r"mask has shape \(3, 4\)"),
+])
+def test_bad_input_is_named(broken, words):
+    with pytest.raises(ValueError, match=words):
+        broken()
