@@ -58,18 +58,18 @@ def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(h
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
-@pytest.mark.parametrize("refresh_every, looks", [(1, STEPS // 2), (2, STEPS // 4)])
-def test_fixed_steps_wait_once_a_call_to_read_sigma(host, cfg, refresh_every, looks):
+@pytest.mark.parametrize("refresh_every", [1, 2])
+def test_fixed_steps_wait_once_a_call_to_read_sigma_where_they_are_longer_than_one(host, cfg, refresh_every):
     found, others = split(waits_of(host, cfg, refresh_every=refresh_every))
-    assert others == once_a_call("search.py:_fixed", "__float__")
-    assert abs(len(found) - looks) <= 1 and max(found.values()) <= MOST_A_LOOK
+    assert others == (once_a_call("search.py:_fixed", "__float__") if refresh_every > 1 else [])
+    looks = STEPS // refresh_every  # a start is made before the answer, hence counted with the call before
+    assert looks - 2 <= len(found) <= looks + 4 and max(found.values()) <= MOST_A_LOOK
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_a_window_waits_once_a_call_to_read_sigma(host, cfg):
     others = split(waits_of(host, cfg, refresh_every=1, start_percent=0.2))[1]
-    found = [wait for wait in others if wait[:2] != ("search.py:_fixed", "__float__")]
-    assert found == once_a_call("run.py:why_idle", "__float__")
+    assert others == once_a_call("run.py:why_idle", "__float__")
 
 
 @pytest.mark.parametrize("function", [
