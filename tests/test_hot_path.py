@@ -15,6 +15,7 @@ BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the
 AFTER = {"trace.py:end", "run.py:report"}  # the sampler has returned
 LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free.py:__init__", "trust.py:")  # once a model or a run
 OF_EVERY_CALL = {("search.py:_due", "tolist"), ("search.py:_fixed", "__float__"), ("run.py:why_idle", "__float__")}
+WITHOUT_WAIT = {("search.py:_learn_from_step", "to")}  # to the dtype of a tensor that lies on the same device
 MOST_A_LOOK = 14  # of a few images; each picks places of a batch, which waits only where that is a tensor of the GPU
 FLOAT = 4  # bytes
 
@@ -44,7 +45,7 @@ def once_a_call(place, function):
 
 def split(found):
     """How many waits each call had for its looks, by the call; and the waits of every call."""
-    looks = Counter(wait.call for wait in found if wait[:2] not in OF_EVERY_CALL)
+    looks = Counter(wait.call for wait in found if wait[:2] not in OF_EVERY_CALL | WITHOUT_WAIT)
     return looks, [wait for wait in found if wait[:2] in OF_EVERY_CALL]
 
 
