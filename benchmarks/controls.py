@@ -9,7 +9,7 @@ the noises: the share of calls at which guidance acted, the largest change of a 
 makes, and the extra evaluations of a picture.
 positive: a saddle among dozens of directions that are all but one; of the calls at which it is open the share with a push
 along it (|cosine| > 0.7), and evaluations of a picture a step. Beside it what Arnoldi iteration from a white start finds with exact
-products at these same calls, with as many a call as guidance made in the mean, with three, and with all of a run at once.
+products at these same calls, with as many a call as guidance made in the mean, with three, with six, and with all of a run at once.
 two: a coarse and a fine saddle, and saddles of large quotients before a fine one.
 """
 
@@ -171,14 +171,14 @@ def positive(arguments):
     """The rows of the positive controls."""
     yield heading(
         "size", "format", "schedule", "open calls an image", "pushed along", "evaluations a step", "Krylov, as many a call",
-        "Krylov, three a call", "Krylov, a run's at once",
+        "Krylov, three a call", "Krylov, six a call", "Krylov, a run's at once",
     )
     for size, name, (each, refresh) in itertools.product(arguments.sizes, arguments.formats, SCHEDULES.items()):
         if size == min(SHAPES):
             continue
         watch, evaluations = watched(hidden_saddle(SHAPES[size]), FORMATS[name], refresh, arguments)
         extra = arguments.steps * (evaluations - 1)
-        bounds = [watch.krylov(count) for count in (max(1, round(evaluations - 1)), 3, max(1, round(extra)))]
+        bounds = [watch.krylov(count) for count in (max(1, round(evaluations - 1)), 3, 6, max(1, round(extra)))]
         yield row(
             f"{size:,}", name, each, f"{watch.calls():.2f}", f"{watch.share():.2f}", f"{evaluations:.2f}",
             *(f"{bound:.2f}" for bound in bounds),

@@ -97,8 +97,9 @@ def test_a_model_of_random_weights_is_measured(host, monkeypatch, name):
     first, second = (patcher.model.diffusion_model.state_dict() for patcher in (subject.model, subject.weak))
     assert not any(torch.equal(first[key], second[key]) for key in first)
     measured = cost.measure(subject, 3, 2)
-    expected = {"no guidance": 1, "CFG": 2, "saddle-free, every call": 2, "auto-guidance": 2}
+    expected = {"no guidance": 1, "CFG": 2, "auto-guidance": 2}
     assert {key: measured[key].evaluations for key in expected} == expected
+    assert 2 <= measured["saddle-free, every call"].evaluations <= 2 + 1 / 3  # one may measure the noise
     assert 1 <= measured["saddle-free, default"].evaluations <= 2
     assert "PAG" not in measured
     assert {len(value.seconds) for value in measured.values()} == {2}

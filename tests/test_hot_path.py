@@ -1,6 +1,7 @@
 """On its hot path guidance makes the CPU wait for a GPU only where it must, and it holds little between two calls."""
 
 import functools
+from collections import Counter
 
 import cost
 import pytest
@@ -13,11 +14,9 @@ from waits import Wait, Waits
 BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
 AFTER = {"trace.py:end", "run.py:report"}  # the sampler has returned
 LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free.py:__init__", "trust.py:")  # once a model or a run
-LOOK = {  # what only a call that looks for a saddle may wait for
-    ("search.py:_new", "to"), ("search.py:_look", "__getitem__"), ("search.py:_look", "__setitem__"),
-    ("search.py:_conclude", "__bool__"), ("krylov.py:rayleigh_ritz", "aten::repeat_interleave"),
-}
-EACH_LOOK = ("search.py:_conclude", "__bool__")
+OF_EVERY_CALL = {("search.py:_due", "tolist"), ("search.py:_fixed", "__float__"), ("run.py:why_idle", "__float__")}
+WITHOUT_WAIT = {("search.py:_learn_from_step", "to")}  # to the dtype of a tensor that lies on the same device
+MOST_A_LOOK = 14  # of a few images; each picks places of a batch, which waits only where that is a tensor of the GPU
 FLOAT = 4  # bytes
 
 
@@ -45,34 +44,33 @@ def once_a_call(place, function):
 
 
 def split(found):
-    """The waits of a look, and the others."""
-    looks = [wait for wait in found if wait[:2] in LOOK]
-    return looks, [wait for wait in found if wait[:2] not in LOOK]
+    """How many waits each call had for its looks, by the call; and the waits of every call."""
+    looks = Counter(wait.call for wait in found if wait[:2] not in OF_EVERY_CALL | WITHOUT_WAIT)
+    return looks, [wait for wait in found if wait[:2] in OF_EVERY_CALL]
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(host, cfg):
     looks, others = split(waits_of(host, cfg, refresh_every=0))
     assert others == once_a_call("search.py:_due", "tolist")
-    calls = {wait.call for wait in looks if wait[:2] == EACH_LOOK}
-    assert {wait.call for wait in looks} == calls and 2 <= len(calls) < STEPS / 2
+    assert 2 <= len(looks) < 2 * STEPS / 3 and max(looks.values()) <= MOST_A_LOOK
     base = BATCH * STEPS * (1 if cfg == 1 else 2)
     assert (host.record.rows["guided"] - base) // 2 % BATCH  # some probes were of a part of the batch
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
-@pytest.mark.parametrize("refresh_every, looks", [(1, STEPS // 2), (2, STEPS // 4)])
-def test_fixed_steps_wait_once_a_call_to_read_sigma(host, cfg, refresh_every, looks):
+@pytest.mark.parametrize("refresh_every", [1, 2])
+def test_fixed_steps_wait_once_a_call_to_read_sigma_where_they_are_longer_than_one(host, cfg, refresh_every):
     found, others = split(waits_of(host, cfg, refresh_every=refresh_every))
-    assert others == once_a_call("search.py:_fixed", "__float__")
-    assert abs(len({wait.call for wait in found if wait[:2] == EACH_LOOK}) - looks) <= 1
+    assert others == (once_a_call("search.py:_fixed", "__float__") if refresh_every > 1 else [])
+    looks = STEPS // refresh_every  # a start is made before the answer, hence counted with the call before
+    assert looks - 2 <= len(found) <= looks + 4 and max(found.values()) <= MOST_A_LOOK
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_a_window_waits_once_a_call_to_read_sigma(host, cfg):
     others = split(waits_of(host, cfg, refresh_every=1, start_percent=0.2))[1]
-    found = [wait for wait in others if wait[:2] != ("search.py:_fixed", "__float__")]
-    assert found == once_a_call("run.py:why_idle", "__float__")
+    assert others == once_a_call("run.py:why_idle", "__float__")
 
 
 @pytest.mark.parametrize("function", [
