@@ -158,13 +158,13 @@ def reduced(prompt):
     return small
 
 
-def evaluations_per_sigma(prompt, node):
-    """How often a sampler asks the model at each sigma: once more with Saddle-Free Guidance before it."""
-    while "model" in node["inputs"]:
+def is_guided(prompt, node):
+    """Whether Saddle-Free Guidance is before a sampler."""
+    while isinstance(node["inputs"].get("model"), list):
         node = prompt[node["inputs"]["model"][0]]
         if node["class_type"] == "SaddleFreeGuidance":
-            return 2
-    return 1
+            return True
+    return False
 
 
 def frames(path):
@@ -191,13 +191,14 @@ def test_it_makes_its_pictures(host, to_prompt, name):
 
 
 def check_latents(name, prompt, record):
-    """Finite latents that differ between branches, and guidance at every sigma."""
-    branches = []
+    """Finite latents that differ between branches; one evaluation a sigma without guidance, and more where it searches."""
+    branches, demo = [], any(node["class_type"] == "SaddleFreeDemoModel" for node in prompt.values())
     for key, latent in record.latents.items():
         assert latent.isfinite().all() and latent.std() > 0
         if prompt[key]["class_type"] == "KSampler":
-            counts = set(Counter(record.evaluations[key]).values())
-            assert counts == {evaluations_per_sigma(prompt, prompt[key])}
+            counts = Counter(record.evaluations[key])
+            extra = sum(counts.values()) - len(counts)
+            assert extra == 0 if not is_guided(prompt, prompt[key]) else extra >= (2 if demo else 0)
         count = len(prompt[key]["inputs"].get("values", "1").split(","))
         branches += latent.chunk(count)
     assert branches
