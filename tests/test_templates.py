@@ -34,8 +34,6 @@ WITHOUT_LOADERS = {
     "z-image-turbo": "z_image",
 }
 
-NOT_PUSHED = ("sd35", "flux-dev")  # guidance asks these random weights as well, but they curve upwards nowhere
-
 SMALL = {"steps": 2, "width": 64, "height": 64, "length": 5}  # at most
 DEMO_STEPS = 8  # after fewer steps the demo model has not been undecided yet
 SAVED = {  # prefix of the files, how many of them, and their size
@@ -188,13 +186,13 @@ def reduced(prompt):
     return small
 
 
-def evaluations_per_sigma(prompt, node):
-    """How often a sampler asks the model at each sigma: once more with Saddle-Free Guidance before it."""
+def is_guided(prompt, node):
+    """Whether Saddle-Free Guidance is before a sampler."""
     while {"model", "guider"} & set(node["inputs"]):
         node = prompt[(node["inputs"].get("model") or node["inputs"]["guider"])[0]]
         if node["class_type"] == "SaddleFreeGuidance":
-            return 2
-    return 1
+            return True
+    return False
 
 
 def frames(path):
@@ -225,18 +223,22 @@ def test_it_makes_its_pictures(host, to_prompt, name):
 
 
 def check_latents(name, prompt, record):
-    """Finite latents that differ between branches, and guidance at every sigma."""
-    branches = []
+    """Finite latents; one evaluation a sigma without guidance, more where it searches; on a trained model, other pictures.
+
+    After the few steps of the others it has not looked yet.
+    """
+    branches, demo = [], any(node["class_type"] == "SaddleFreeDemoModel" for node in prompt.values())
     for key, latent in record.latents.items():
         for part in latent.unbind() if latent.is_nested else [latent]:
             assert part.isfinite().all() and part.std() > 0
         if prompt[key]["class_type"] != "GuidanceSweep":
-            counts = set(Counter(record.evaluations[key]).values())
-            assert counts == {evaluations_per_sigma(prompt, prompt[key])}
+            counts = Counter(record.evaluations[key])
+            extra = sum(counts.values()) - len(counts)
+            assert extra == 0 if not is_guided(prompt, prompt[key]) else extra >= (2 if demo else 0)
         count = len(prompt[key]["inputs"].get("values", "1").split(","))
         branches += [] if latent.is_nested else latent.chunk(count)
     assert record.latents
-    if name not in NOT_PUSHED:
+    if demo:
         assert not any(torch.equal(one, other) for one, other in itertools.combinations(branches, 2))
 
 
