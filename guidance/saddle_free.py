@@ -87,9 +87,10 @@ class SaddleFree:
             return torch.zeros_like((yield x, list(range(len(x)))))
         search = Search(self, self._run_of(x, mask, image_keys), x, alpha, std)
         dtype = yield from search.evaluate()
-        self._run = search.run
         correction = self._push(search.run, search.sigma_hat, dtype)
-        self.trace.add(search.sigma_hat[0] if sigma is None else sigma, search.traced(correction))
+        traced = search.traced(correction)
+        self._run = search.run  # from here on nothing can fail
+        self.trace.add(search.sigma_hat[0] if sigma is None else sigma, traced)
         return correction
 
     @property

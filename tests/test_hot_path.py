@@ -141,7 +141,7 @@ def bytes_between_calls(subject, **knobs):
 @pytest.mark.parametrize("directions", [1, 3])
 @pytest.mark.parametrize("family", ["demo", "sd3"])
 def test_two_latents_a_direction_and_three_more_are_held_between_calls(host, family, directions, refresh_every):
-    """Directions and J times them; x, its prediction, what the last step did; two maps of the trace and a few values."""
+    """Directions, J times them; x, its prediction, what the last step did; two maps of the trace, values an image."""
     subject = subjects.demo(2) if family == "demo" else subjects.stand_in("SD3", "sd3", host.models)
     batch, channels = subject.latent.shape[:2]
     latent = subject.latent.numel() * FLOAT

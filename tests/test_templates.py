@@ -223,7 +223,7 @@ def test_it_makes_its_pictures(host, to_prompt, name):
 
 
 def check_latents(name, prompt, record):
-    """Finite latents; one evaluation a sigma without guidance, more where it searches; on a trained model, other pictures.
+    """Finite latents; an evaluation a sigma without guidance, more where it searches; trained, other pictures.
 
     After the few steps of the others it has not looked yet.
     """

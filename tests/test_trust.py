@@ -68,7 +68,7 @@ def test_a_network_that_takes_one_row_is_asked_row_by_row(host, caplog, cfg):
             )), "picky": Variant(setup, beside(patch, directions=3)),
         }, cfg=cfg, batch=1, steps=4)
     assert close(found["picky"].latent, found["free"].latent, 0.01)
-    assert not close(found["picky"].latent, found["plain"].latent, 0.1)
+    assert not close(found["picky"].latent, found["plain"].latent, 0.01)
     said = [record.getMessage() for record in caplog.records if record.name.endswith("host.evaluate")]
     assert len(said) == 1 and f"this network takes {rows} rows" in said[0]
 
@@ -115,7 +115,7 @@ def test_samplers_that_pass_float64(host, cfg):
         "single": Variant(setup, lambda graph, model, weak: guided(graph, model, scale=4.0)),
     }, cfg=cfg, steps=4)
     assert close(found["double"].latent, found["single"].latent, 1e-3)
-    assert not close(found["double"].latent, found["plain"].latent, 0.02)
+    assert not close(found["double"].latent, found["plain"].latent, 0.003)
 
 
 @pytest.mark.parametrize("cfg, rows", [(1.0, 3), (4.0, 6)])
@@ -132,23 +132,24 @@ def test_a_compiled_block_never_sees_a_second_batch_size(host, cfg, rows):
 
 
 def test_memory_that_runs_out_after_the_probe_was_answered_moves_the_direction_once(host, monkeypatch):
-    saddle_free = module(host, "saddle_free")
-    term, lost = saddle_free.saddle_free, []
+    guide = module(host, "saddle_free").SaddleFree
+    push, lost = guide._push, []
 
     def once(*args, **kwargs):
         if len(lost) < 1:
             lost.append(True)
             raise torch.OutOfMemoryError("out of memory on purpose")
-        return term(*args, **kwargs)
+        return push(*args, **kwargs)
 
     def change(graph, model, weak):
         return guided(graph, graph.add("TestUndecided", model=model, amount=3.0))
 
     fresh = run_once(host, two_models("sd3", host), "run", change, batch=2, steps=4)
-    expected = counts(host)
-    monkeypatch.setattr(saddle_free, "saddle_free", once)
+    calls, evaluations, _ = counts(host)
+    monkeypatch.setattr(guide, "_push", once)
     again = run_once(host, two_models("sd3", host), "run", change, batch=2, steps=4)
-    assert lost and torch.equal(again, fresh) and counts(host) == expected
+    assert lost and torch.equal(again, fresh)
+    assert counts(host)[:2] == (calls, evaluations + 1)  # its probes are asked once more
 
 
 def test_the_window_is_that_of_the_model_which_is_evaluated(host):
