@@ -62,7 +62,7 @@ class ProbeSchedule:
         saddle opens at a norm of about 1; where many are, it is later. A density that showed no saddle for the budget
         is left alone.
         """
-        enough = norm > torch.where(few, FEW, MANY)
+        enough = norm > torch.where(few & (self.spent == 0), FEW, MANY)
         wanted = self.found | self.unsure | (enough & (self.spent < BUDGET))
         return wanted & sigma_hat.isfinite() & (sigma_hat <= self.due)
 
@@ -91,7 +91,8 @@ class ProbeSchedule:
         later = torch.where(later < first / SPAN, 0, later)
         spent = self.spent + evaluations
         spread = sigma_hat * rayleigh.clamp(0.01, 1).sqrt()
-        due = torch.where(found, torch.where(grows & ~is_open, spread, later), AGAIN * spread)
+        again = torch.where(spent == BUDGET - 1, AGAIN * spread, sigma_hat)
+        due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
         new = ProbeSchedule(sigma_hat, due, rayleigh, margin, found, first, misses, spent)
         return ProbeSchedule(**{
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()

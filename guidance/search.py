@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 AUTOMATIC = 0  # of refresh_every
 COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
-RESTART = 4  # probes after which a direction that is no saddle is given up in fixed steps
+RESTART = 3  # probes after which a direction that is no saddle is given up in fixed steps
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 
 

@@ -52,7 +52,7 @@ def test_the_pairs_are_those_of_the_projected_matrix(rounds, directions):
         assert torch.allclose(gain[:, image], weights.norm(dim=0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("size, rounds, directions", [(4, 4, 1), (4, 2, 2), (3, 1, 3), (4, 1, 4)])
+@pytest.mark.parametrize("size, rounds, directions", [(1, 1, 1), (3, 1, 3), (4, 1, 4)])
 def test_a_span_of_everything_gives_the_exact_eigenpairs(size, rounds, directions):
     matrix = matrices(5, size, seed=2)
     values, vectors, _, _ = rayleigh_ritz(*krylov(matrix, rounds, directions), directions)

@@ -57,7 +57,7 @@ def test_one_forward_gives_what_two_calls_give(host, family, batch, directions):
         host, two_models(family, host), "main", lambda graph, model, weak: undecided(graph, model), batch=batch,
         scheduler="karras",
     )
-    assert (joined - apart).abs().max() < 0.01 * (joined - plain).abs().max()
+    assert (joined - apart).abs().max() < 0.03 * (joined - plain).abs().max()
 
 
 @pytest.mark.parametrize("kind", ["memory", "crowd"])
@@ -103,14 +103,14 @@ def test_what_reaches_across_a_batch_or_costs_more_in_one_is_evaluated_in_two_ca
     assert forwards == 2 * calls == evaluations
 
 
-def test_images_that_are_due_join_the_whole_batch(host):
+def test_only_images_that_are_due_are_asked_again(host):
     latent = run(
         host, two_models("demo", host), "main",
         lambda graph, model, weak: guided(graph, model, refresh_every=0, scale=4.0), batch=3, steps=24,
         scheduler="karras",
     )
     calls, evaluations, _ = counts(host)
-    assert host.record.forwards["main"] == calls < evaluations
+    assert host.record.forwards["main"] == evaluations > calls
     assert 3 * calls < host.record.rows["main"] < 3 * evaluations  # not every image was due at the same calls
     assert latent.isfinite().all()
 
