@@ -106,8 +106,8 @@ def named(cases):
     return [f"{short.family} {short.kind} {short.knobs or ''} {where}" for short, where in cases]
 
 
-@pytest.mark.xfail(strict=False, reason="sd3: what is asked again after memory ran out differs from before")
 @pytest.mark.parametrize("short, where", OUT_OF_MEMORY, ids=named(OUT_OF_MEMORY))
+@pytest.mark.xfail(strict=False, reason="sd3: what is asked again after memory ran out differs from before")
 def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where):
     """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so.
 
@@ -495,7 +495,6 @@ def check_fault(runs, caplog, short, fresh, fault):
 
 
 def check_out_of_memory(executor, latent, logged, fresh, fault):
-@pytest.mark.xfail(strict=False, reason="a call that broke off for memory asks its probes again")
     where, place, _, at, _ = fault
     first, twice = int(at.split(",")[0]), "," in at
     extra = place == "model" and fresh.phases[where][first - 1] == "extra"
@@ -508,6 +507,9 @@ def check_out_of_memory(executor, latent, logged, fresh, fault):
     else:
         message = failure(executor)["exception_message"]
         assert "out of memory on purpose" in message and "you ran out of memory on your GPU" in message
+
+
+@pytest.mark.xfail(strict=False, reason="a call that broke off for memory asks its probes again")
 def test_hundreds_of_faults_at_random(runs, caplog):
     runs.start_anew()
     gc.freeze()  # what the tests before have left in caches
