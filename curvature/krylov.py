@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-NEW = 0.03  # of the length of a displacement must be new for a direction of its own: what bends is divided by the square
+NEW = 0.03  # of the length of a displacement must be new for a direction: what bends is divided by the square
 
 
 def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

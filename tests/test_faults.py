@@ -107,7 +107,7 @@ def named(cases):
 
 
 @pytest.mark.parametrize("short, where", OUT_OF_MEMORY, ids=named(OUT_OF_MEMORY))
-@pytest.mark.xfail(strict=False, reason="sd3: what is asked again after memory ran out differs from before")
+@pytest.mark.xfail(strict=False, reason="sd3: after memory ran out the rest differs from before")
 def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where):
     """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so.
 
