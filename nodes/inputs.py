@@ -27,13 +27,16 @@ MOST_OPTIONS = 20  # in a message
 
 
 def checked(execute):
-    """A node's `execute` that first refuses what the node's schema does not allow."""
+    """A node's `execute` that first refuses what the node's schema does not allow; None is no optional input at all."""
     names = list(inspect.signature(execute).parameters)[1:]
 
     @functools.wraps(execute)
     def check(cls, *args, **kwargs):
-        refuse_odd(cls.define_schema().inputs, dict(zip(names, args)) | kwargs)
-        return execute(cls, *args, **kwargs)
+        inputs, values = cls.define_schema().inputs, dict(zip(names, args)) | kwargs
+        refuse_odd(inputs, values)
+        optional = {item.id for item in inputs if item.optional}
+        given = {name: value for name, value in values.items() if name not in optional or value is not None}
+        return execute(cls, **given)
 
     return check
 

@@ -77,10 +77,13 @@ CASES = {
 
 
 def assert_acts(result, plain, least=1e-3):
-    """Finite, and another picture for each image of the batch."""
+    """Finite, and another picture for each image of the batch.
+
+    A push has a length of its own: where random weights make latents of hundreds, it is no larger.
+    """
     assert result.latent.isfinite().all()
     changes = (result.latent - plain.latent).flatten(1).abs().amax(dim=1)
-    assert (changes > least * plain.latent.std()).all()
+    assert (changes > least * plain.latent.std().clamp(max=10)).all()
 
 
 @pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in CASES.items() for cfg in case.at])

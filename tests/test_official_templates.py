@@ -68,7 +68,7 @@ def test_a_complaint_about_our_node_is_found(host, prompts, guided):
 
 @pytest.mark.parametrize("name, family", SAMPLED.items())
 def test_it_samples_with_our_node(host, guided, name, family):
-    """Finite latents, and one more evaluation at every sigma."""
+    """Finite latents, and one more evaluation at every sigma; at the first, a forward of two rows may have failed."""
     small_prompts.write_pictures(host, guided(name))
     prompt = small_prompts.reduced(host, small_prompts.with_stand_ins(host, guided(name), family))
     executor = host.run(small_prompts.only_latents(small_prompts.watched(host, prompt)))
@@ -79,5 +79,6 @@ def test_it_samples_with_our_node(host, guided, name, family):
         latent = host.record.latents[key]
         for part in latent.unbind() if getattr(latent, "is_nested", False) else [latent]:
             assert part.isfinite().all() and part.std() > 0
-        assert set(Counter(host.record.evaluations[key]).values()) == {2}
+        first, *others = Counter(host.record.evaluations[key]).values()
+        assert first in (2, 4) and set(others) == {2}
 

@@ -88,9 +88,9 @@ def test_a_run_that_begins_again_goes_on_with_its_directions(host):
     assert (followed > 2 * random.abs()).all()
 
 
-@pytest.mark.parametrize("every, probes", [(1, 5), (2, 4), (3, 2)])
-def test_a_reused_push_goes_back_with_sigma(host, every, probes):
-    """Steps are counted in the sorted schedule 8, 3, 3, 1, 1: the calls are at its places 0, 1, 3, 1 and 3."""
+@pytest.mark.parametrize("every, probes", [(1, 5), (2, 2), (3, 2), (4, 1)])
+def test_a_step_is_a_fall_of_sigma(host, every, probes):
+    """The calls at 8, 3, 1, 3 and 1 are steps 0, 1, 2, 2 and 3: sigma falls three times, and once it rises."""
     of = partial(Variant, sampler=partial(custom, made=named("lcm"), sigmas=AGAIN))
     found = sampled(host, two_models("demo", host), {
         "run": of(guide=lambda graph, model, weak: guided(graph, model, refresh_every=every))

@@ -188,8 +188,8 @@ def reduced(prompt):
 
 def is_guided(prompt, node):
     """Whether Saddle-Free Guidance is before a sampler."""
-    while {"model", "guider"} & set(node["inputs"]):
-        node = prompt[(node["inputs"].get("model") or node["inputs"]["guider"])[0]]
+    while links := [node["inputs"][name] for name in ("model", "guider") if isinstance(node["inputs"].get(name), list)]:
+        node = prompt[links[0][0]]
         if node["class_type"] == "SaddleFreeGuidance":
             return True
     return False

@@ -93,7 +93,6 @@ class RawPredictions:
         self._blocks = Blocks()
         self._static = None  # whether the network is compiled
         self._crowded = False
-        self._failed = set()  # ways that raised something in this run
         self._last = Place()
         self._clear()
 
@@ -151,11 +150,11 @@ class RawPredictions:
         asked = [points for points in (companion(args) for companion in self.companions) if points is not None]
         rows = [self._regrouped(conds, *self._kept(model, conds[given[0]], points, x), x) for points in asked]
         count = len(x) + sum(len(part) for part, _ in rows)
-        if not asked or self._is_wrong("joint", verdicts) or not fits(model, conds, x, count):
+        if not asked or verdicts.get("joint") is False or not fits(model, conds, x, count):
             return None
         self._blocks.begin()
         together = torch.cat([*(part for part, _ in rows), x])
-        outputs = self._tried("joint", executor, model, conds, together, levels(sigma, count), options)
+        outputs = self._tried("joint", verdicts, executor, model, conds, together, levels(sigma, count), options)
         if outputs is None:
             return None
         own = [output[-len(x) :] for output in outputs]
@@ -192,11 +191,8 @@ class RawPredictions:
     def _tied(self):
         return self._guider is not None and tied(self._guider.model_patcher)
 
-    def _is_wrong(self, way, verdicts):
-        return way in self._failed or verdicts.get(way) is False
-
-    def _tried(self, way, function, *args):
-        """What the function gives, or None where it fails: that way is not tried again in this run.
+    def _tried(self, way, verdicts, function, *args):
+        """What the function gives, or None where it fails: that way is not tried again with this model.
 
         Where memory ran out for probes alone, it is for the run to try again.
         """
@@ -213,7 +209,7 @@ class RawPredictions:
             comfy.model_management.soft_empty_cache()
             self._crowded = True
         else:
-            self._failed |= {way} | ({"several"} if way == "joint" else set())
+            verdicts |= {way: False} | ({"several": False} if way == "joint" else {})
             log.info("%s (%s); guidance asks it the slower way.", SAID[way], reason)
         return None
 
@@ -289,7 +285,7 @@ class RawPredictions:
         verdicts = self._trust.verdicts(args["model"], main.conds, options, len(x), forwards)
         for way in self._ways(args, main, rows, images):
             measured = self._is_right(args, main, way, verdicts)
-            found = self._by(args, main, way) if measured is not None else None
+            found = self._by(args, main, way, verdicts) if measured is not None else None
             if found is None:
                 continue
             if measured or patched(options):
@@ -317,16 +313,14 @@ class RawPredictions:
 
     def _is_right(self, args, main, way, verdicts):
         """Whether the way was measured here, None where it is known to be wrong."""
-        if self._is_wrong(way.name, verdicts):
-            return None
         if way.name in verdicts:
-            return False
+            return False if verdicts[way.name] else None
         if self._static or (way.name == "beside" and not patched(args["model_options"])):
             return False
         x = args["input"]
         rows = torch.cat([way.forwards[0], x]) if way.name == "several" else x
         asked = self._evaluate, args, main, way.conds, rows, True
-        found = asked[0](*asked[1:]) if way.name == "beside" else self._tried(way.name, *asked)
+        found = asked[0](*asked[1:]) if way.name == "beside" else self._tried(way.name, verdicts, *asked)
         if found is None:
             return None
         same = agree(found[-len(x) :], main.denoised, x, args["model"].get_dtype_inference())
@@ -335,12 +329,12 @@ class RawPredictions:
             verdicts["whole"] = False  # which of the two is wrong would take one more evaluation to know
         return None if same is False else True
 
-    def _by(self, args, main, way):
+    def _by(self, args, main, way, verdicts):
         def evaluate():
             return torch.cat([self._evaluate(args, main, way.conds, part) for part in way.forwards])
 
         safe = way.name == "beside"
-        found = evaluate() if safe else self._tried(way.name, evaluate)
+        found = evaluate() if safe else self._tried(way.name, verdicts, evaluate)
         return found if found is None else _picked(found, way.places)
 
     def _evaluate(self, args, main, conds, x, check=False):
