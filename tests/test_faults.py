@@ -5,12 +5,14 @@ import gc
 import random
 import sys
 import weakref
+from functools import partial
 
 import pytest
 import stand_ins
 import torch
 from graphs import Graph, sample, stand_in, steered
 from host import failure
+from runs import close
 from seeds import SEED
 from short_runs import GUIDED, LATENTS, Runs, Short, left_behind, one, quick_collections
 
@@ -107,13 +109,14 @@ def named(cases):
 
 
 @pytest.mark.parametrize("short, where", OUT_OF_MEMORY, ids=named(OUT_OF_MEMORY))
-@pytest.mark.xfail(strict=False, reason="sd3: after memory ran out the rest differs from before")
 def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where):
     """Once: the picture as if nothing had happened. Twice: guided until then, with one line that says so.
 
     Nothing of a failed evaluation is alive when the next one begins.
     """
     fresh = runs.latent(short)
+    traced = runs.host.record.traces["run"].calls if where == "main" else ()
+    acts = [bool((call.weight > 0).any()) for call in traced] or [True] * short.steps
     phases = list(runs.phases(where))
     extra = [at for at, phase in enumerate(phases, 1) if phase == "extra"]
     lines(caplog)
@@ -133,7 +136,8 @@ def test_memory_that_runs_out_for_an_extra_evaluation(runs, caplog, short, where
         assert not any(runs.faults.held)
         assert torch.equal(halted, until(runs, short, where, call_of(phases, at)))
         lines(caplog)  # a window before the first step leaves nothing to guide, and the log says so
-        assert halted.isfinite().all() and not torch.equal(halted, fresh)
+        assert halted.isfinite().all()
+        assert torch.equal(halted, fresh) != any(acts[call_of(phases, at) :])
         left_as_it_was(runs)
     assert left_behind() == []
 
@@ -309,20 +313,20 @@ def test_values_that_are_not_finite_stay_with_their_images(runs, caplog, short):
         for at, phase in enumerate(phases, 1):
             kind, images = SPOILED[at % 3], ("1", "0,2", "")[(at + (where == "weak")) % 3]
             latent = runs.latent(short, one(kind, at=at, where=where, images=images))
-            stays_with_its_images(runs, latent, fresh, images)
+            stays_with_its_images(runs, latent, fresh, images, torch.equal)
             assert all(image.isfinite().all() for image in latent) == (phase == "extra")
             left_as_it_was(runs)
     assert torch.equal(runs.latent(short), fresh)
 
 
-def stays_with_its_images(runs, latent, fresh, images):
+def stays_with_its_images(runs, latent, fresh, images, same):
     """The images that were not spoiled are as they were, and finite is each whose base predictions were."""
     assert runs.struck() == 1
     spoiled = {int(image) for image in images.split(",") if image} or set(range(len(fresh)))
     broken = set().union(*runs.faults.broken.values())
     assert broken <= spoiled
     for image, (now, before) in enumerate(zip(latent, fresh, strict=True)):
-        assert image in spoiled or torch.equal(now, before)
+        assert image in spoiled or same(now, before)
         assert now.isfinite().all() == (image not in broken)
 
 
@@ -487,11 +491,13 @@ def check_fault(runs, caplog, short, fresh, fault):
         check_out_of_memory(executor, latent, logged, fresh, fault)
     else:
         assert executor.success, failure(executor)
+        # With the automatic schedule the others may be looked at in a smaller batch, which rounds otherwise.
+        same = partial(close, tolerance=1e-3) if short.knobs["refresh_every"] == 0 else torch.equal
         if place == "model":
-            stays_with_its_images(runs, latent, fresh.latent, images)
+            stays_with_its_images(runs, latent, fresh.latent, images, same)
         spoiled = {int(image) for image in images.split(",") if image} or set(range(short.batch))
         untouched = set(range(short.batch)) - spoiled if place not in ("sampler_sample", "outer_sample") else spoiled
-        assert all(torch.equal(latent[image], fresh.latent[image]) for image in untouched)
+        assert all(same(latent[image], fresh.latent[image]) for image in untouched)
 
 
 def check_out_of_memory(executor, latent, logged, fresh, fault):
@@ -503,13 +509,12 @@ def check_out_of_memory(executor, latent, logged, fresh, fault):
         assert place in ("model", "calc_cond_batch")
         assert sum("memory ran out" in line for line in logged) == twice
         assert latent.isfinite().all()
-        assert twice or torch.equal(latent, fresh.latent)
+        assert twice or close(latent, fresh.latent, 1e-3)  # what was measured of the model is not measured again
     else:
         message = failure(executor)["exception_message"]
         assert "out of memory on purpose" in message and "you ran out of memory on your GPU" in message
 
 
-@pytest.mark.xfail(strict=False, reason="a call that broke off for memory asks its probes again")
 def test_hundreds_of_faults_at_random(runs, caplog):
     runs.start_anew()
     gc.freeze()  # what the tests before have left in caches
