@@ -8,6 +8,7 @@ from torch import Tensor
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
 REACH = 0.25  # of the noise level: along one direction D is straight to within 4% at J = 2, as tanh is
 WIDEST = 1.0
+CERTAIN = 1.5  # times the noise's power, what may be noise in a ring of few frequencies
 SMOOTHED = 5  # neighbours over which the power of one noise sample is averaged, a side
 
 
@@ -55,6 +56,26 @@ def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
     if noise.ndim > 2:
         along.append(_cross_power(noise, directions, axes))
     return torch.stack([white.expand(along[0].shape), *along]).amax(dim=0)
+
+
+def without_noise(values: Tensor, noise: Tensor) -> Tensor:
+    """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter of their radial spectrum.
+
+    noise: its standard deviation in a value, [R]. What is undecided is mostly broad, and the noise is not: a ring of
+    frequencies keeps as much as its power exceeds that of noise (Wiener, Extrapolation of Stationary Time Series, 1949).
+    Values without a height and a width are returned as they are.
+    """
+    if values.ndim < 4:
+        return values
+    spectrum = torch.fft.fft2(values.float(), norm="ortho")
+    power = spectrum.abs().square().reshape(len(values), -1, *values.shape[-2:]).mean(dim=1).flatten(1)  # [R, H * W]
+    sides = [torch.fft.fftfreq(side, device=values.device) * side for side in values.shape[-2:]]
+    ring = torch.hypot(sides[0][:, None], sides[1]).round().long().flatten()
+    count = torch.zeros(len(ring), device=values.device).index_add(0, ring, torch.ones_like(power[0]))
+    mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
+    kept = (1 - CERTAIN * noise.float().square()[:, None] / mean.clamp(min=torch.finfo(mean.dtype).tiny)).clamp(min=0)
+    kept = kept.index_select(1, ring).reshape(-1, *[1] * (values.ndim - 3), *values.shape[-2:])
+    return torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values)
 
 
 def _cross_power(noise: Tensor, directions: Tensor, axes: tuple[int, ...] | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Seeded chance: where a search starts and to which side of a saddle it goes; never from the image or the score."""
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -10,6 +11,22 @@ def gaussian(size: int, *identity: int) -> Tensor:
     """A white vector [size] that the identity, any integers, chooses; the same on every device."""
     generator = torch.Generator().manual_seed(_number(identity))
     return torch.randn(size, generator=generator)
+
+
+def by_chance(shape: tuple[int, ...], *identity: int) -> Tensor:
+    """A vector of a picture's shape [C, ..., H, W] that the identity chooses, flat; values of size 1, half of it broad.
+
+    Half of the power is white and half falls with the square of the frequency, as that of natural pictures does (Field,
+    Relations between the statistics of natural images, 1987): what is undecided is mostly broad.
+    """
+    white = gaussian(math.prod(shape), *identity)
+    if len(shape) < 3:
+        return white
+    sides = [torch.fft.fftfreq(side) * side for side in shape[-2:]]
+    frequency = torch.hypot(sides[0][:, None], sides[1]).clamp(min=1)
+    broad = gaussian(math.prod(shape), *identity, 1).reshape(shape)
+    broad = torch.fft.ifft2(torch.fft.fft2(broad) / frequency).real.flatten()
+    return (white + broad / broad.square().mean().sqrt()) / math.sqrt(2)
 
 
 def side(*identity: int) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import EXACT, assumed_noise, gaussian, noise_along, noise_in_responses, reach
+from ..curvature import EXACT, gaussian, noise_along, noise_in_responses, reach
 from .run import Run
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ Question = tuple[Tensor, list[int]]  # rows, and the image of each
 class Call:
     """What is known at one call. J is that of y = x / alpha, applied to displacements of x.
 
-    rows: x as [B, N]; alpha, std, sigma_hat: [B]; denoised: the prediction at x, [B, N], once it is there; evaluations:
-    how often each image was evaluated, [B].
+    rows: x as [B, N]; alpha, std, sigma_hat: [B]; size: how many values of each image may change, [B]; denoised: the
+    prediction at x, [B, N], once it is there, and that of the last call before; evaluations: how often each image was
+    evaluated, [B].
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class Call:
         self.alpha, self.std = (self._each(value) for value in (alpha, std))  # [B]
         self.sigma_hat = self.std / self.alpha
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
-        self.denoised: Tensor
+        self.size = self.masked(torch.ones_like(self.rows)).count_nonzero(dim=1).to(self.rows)  # [B]
+        self.denoised = torch.zeros_like(self.rows) if run.last is None else run.last[1]
 
     @property
     def is_exact(self) -> bool:
@@ -72,32 +74,35 @@ class Call:
         """How far to probe along a direction that is known, [B, 1]."""
         return (reach(self.noise()) * self.std)[:, None]
 
+    def assumed(self) -> Tensor:
+        """Length of an answer's error that the format lets one expect, in units of std, [B].
+
+        Half a unit of rounding of an output of size 1, and of x, which weighs more where sigma is smaller.
+        """
+        size = torch.linalg.vector_norm(self.masked(self.denoised), dim=1) / self.std
+        return torch.finfo(self.guide.dtype).eps / 2 * torch.hypot(size, self.size.sqrt())
+
     def noise(self) -> Tensor:
-        """Length of an answer's error in units of std, [B]: measured, or what the format lets one expect."""
-        assumed = assumed_noise(self.guide.dtype, self.rows.shape[1])
-        return torch.where(self.run.noise.isnan(), assumed, self.run.noise)
+        """Length of an answer's error in units of std, [B]: as it was measured, or what the format lets one expect."""
+        return self.assumed() * torch.where(self.run.noise.isnan(), 1, self.run.noise)
 
     def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
-        """Length of the noise in a response, in units of std, [b]: from the answers, or from those before.
-
-        Rounding x weighs more where sigma is smaller.
-        """
-        std = self.std[picked]
+        """Length of the noise in a response, in units of std, [b]: from the answers, or from those before."""
         if self.is_exact:
-            size = torch.linalg.vector_norm(self.masked(self.denoised[picked], picked), dim=1) / std
-            return torch.finfo(self.guide.dtype).eps * torch.hypot(size, size * 0 + math.sqrt(self.rows.shape[1]))
+            return 2 * self.assumed()[picked]
         if len(asked) > 1:
-            return noise_in_responses(asked, told) / std
-        fallen = self.run.schedule.last[picked] / self.sigma_hat[picked]
-        return torch.where(fallen.isfinite(), fallen, 1) * self.noise()[picked]
+            return noise_in_responses(asked, told) / self.std[picked]
+        return self.noise()[picked]
 
-    def error(self, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
+    def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
         """A standard error of the quotients, [directions, b].
 
         The noise in a direction may agree with that in the response: both hold that of the prediction at x, and where x
         is rounded more coarsely than it is probed, most of the rest. certainty times a share of its square covers that.
         """
-        along = torch.nan_to_num(coloured, nan=1.0) * noise * gain / math.sqrt(self.rows.shape[1])
+        along = torch.nan_to_num(coloured, nan=1.0) * noise * gain / self.size[picked].sqrt()
+        if self.guide.refresh_every:
+            return along
         return along + (noise * gain).square() / max(self.guide.certainty, 1)
 
     def measure(
@@ -119,7 +124,7 @@ class Call:
         length = torch.linalg.vector_norm(noise, dim=-1)
         shape = (len(there), *self.run.shape[2:])
         along = noise_along(noise.reshape(shape), vectors[:, local].reshape(self.guide.directions, *shape))
-        mean = length / math.sqrt(self.rows.shape[1])
+        mean = length / self.size[index].sqrt()
         measured = torch.full_like(self.std[picked], math.nan).index_copy(0, local, length / self.std[index])
         ratio = torch.where(mean > 0, along / mean, 1)
         return measured, run.coloured[:, picked].index_copy(1, local, ratio)

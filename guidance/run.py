@@ -16,8 +16,8 @@ class Run:
 
     shape: (directions, *shape of x); keys: an integer an image; schedule: when each is probed next; vectors: unit
     directions v, and ahead: those of J v, a step of power iteration further, [directions, B, N]; rayleigh: the
-    quotients of v, and error: a standard error of each, [directions, B]; noise: the length of a response's error in
-    units of std, NaN before it is known, [B]; coloured: by how much it is larger along the direction than in the mean,
+    quotients of v, and error: a standard error of each, [directions, B]; noise: how many times longer a response's error is
+    than the format lets one expect, NaN before it is known, [B]; coloured: by how much it is larger along the direction than in the mean,
     NaN before it is measured, [directions, B]; searches: how many each image had; mask: where the picture may change,
     or None; last: y, denoised and sigma_hat at the last call; start: what the last step did to the denoised prediction,
     for a step of REACH in every value; norm: the Frobenius norm of J, [B]; in fixed steps, level: the last sigma_hat,
@@ -43,6 +43,9 @@ class Run:
     step: int = -1
     probed: int | None = None
     probes: int = 0
+    reference: tuple[Tensor, Tensor, Tensor] | None = None
+    searching: Tensor | None = None
+    candidate: Tensor | None = None
 
     @classmethod
     def begin(

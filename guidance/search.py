@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..curvature import LEAST, REACH, gaussian, rayleigh_ritz, side
+from ..curvature import LEAST, REACH, by_chance, gaussian, rayleigh_ritz, side, without_noise
 from .call import Call, Question, length
 from .run import Run
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 AUTOMATIC = 0  # of refresh_every
 COLOUR = 30.0  # noise along a smooth direction may be so many times the mean, hence a quotient as many errors above 1
-RESTART = 3  # probes after which a direction that is no saddle is given up in fixed steps
+import math, os
+KB=float(os.environ.get('KB','2'))
+RESTART = int(os.environ.get('RS','6'))  # probes after which a direction that is no saddle is given up in fixed steps
+WHITE, FORETOLD = 0, 1  # of these, the first and the second: along a direction by chance, and what a Gaussian foretells of it
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 
 
@@ -55,16 +58,75 @@ class Search(Call):
             self.run = run
             if run.probed is not None and run.step - run.probed < every:
                 return [], None
-            self.run = replace(run, probed=run.step)
+            run = replace(run, probed=run.step)
+        self.phase = run.probes % RESTART
+        self.run = replace(run, probes=run.probes + 1)
         images = list(range(len(self.x)))
-        probes = run.probes
-        self.run = replace(self.run, probes=probes + 1)
-        further = self.scaled(self.reach() * run.ahead, self.index(images))
-        if probes > 1 and probes % RESTART:
-            return images, further
-        # A flow model's first call is pure noise and tells nothing, so that the second begins, too.
-        keeps = run.schedule.begun & (self._was_open() if probes > 1 else torch.ones_like(self._was_open()))
-        return images, torch.where(keeps[..., None], further, self._start(images))
+        picked = self.index(images)
+        displacements, self.searching = self._further(picked), run.searching
+        if self.phase == WHITE:
+            self.searching = ~self._was_open() | ~run.schedule.begun
+            displacements = torch.where(self.searching[..., None], self._white(images), displacements)
+        else:
+            self.searching = run.searching & ~self._was_open()
+            self.asking = self.searching & ~run.candidate
+            if run.reference is not None:
+                displacements = torch.where(self.asking[..., None], self._foretold()[0] + (float(os.environ.get('GM','8')) * self.noise()).clamp(0.25,1.0)[:,None]*self.std[:,None]*run.ahead, displacements)
+        return images, self.scaled(displacements, picked)
+
+    def _further(self, picked: Tensor) -> Tensor:
+        """Along J v of the last look, less far the more a larger quotient bends, [directions, b, N]."""
+        bend = 2 / self.run.rayleigh[:, picked, None].clamp(min=2)
+        return bend * self.reach()[picked] * self.run.ahead[:, picked]
+
+    def _white(self, images: list[int]) -> Tensor:
+        """Displacements by chance, [directions, B, N]: a direction that no step of the sampler shows is in them, too."""
+        run, shape = self.run, tuple(self.x.shape[1:])
+        white = torch.stack([
+            torch.stack([by_chance(shape, run.seed, run.keys[image], k, run.probes) for image in images])
+            for k in range(self.guide.directions)
+        ])
+        return self.masked(white.to(self.rows)) * (((12 * self.noise()).clamp(0.25, 1.0) * self.std)[:, None])
+
+    def _foretold(self) -> tuple[Tensor, Tensor]:
+        """Displacements and what a Gaussian would answer to them, from the last look's, both [directions, B, N].
+
+        For a Gaussian J = C / (C + sigma^2), so that from J d = r follows C (d - r) = sigma^2 r, and at a smaller
+        sigma' J (r + (sigma' / sigma)^2 (d - r)) = r.
+        """
+        assert self.run.reference is not None
+        asked, told, sigma_hat = self.run.reference
+        fall = torch.where(sigma_hat.isfinite(), self.sigma_hat / sigma_hat, 1)[:, None]
+        return fall * (told + fall.square() * (asked - told)), fall * told
+
+    def _search_on(self, asked: Tensor, told: Tensor) -> None:
+        """In fixed steps, where no direction is a saddle: what the answers show beyond a Gaussian is followed next.
+
+        A direction that is becoming one is hidden among hundreds that are nearly as undecided, but a Gaussian foretells
+        the answers along these.
+        """
+        run, searching = self.run, self.searching & ~self._was_open()
+        if self.phase == WHITE:
+            reference, candidate = (asked, told, self.sigma_hat), torch.zeros_like(searching)
+            run = replace(run, ahead=torch.where(searching[..., None], 0, run.ahead))
+        else:
+            foretold, answer = self._foretold()
+            reference = (foretold, answer, self.sigma_hat)
+            asking = self.asking & searching
+            beyond = told - answer
+            beyond = torch.where(beyond.isfinite(), beyond, 0)
+            if not self.is_exact:
+                level = math.sqrt(2) * self.noise() * self.std / self.size.sqrt()
+                beyond = without_noise(beyond.reshape(-1, *self.x.shape[1:]), level.repeat(len(beyond))).reshape(beyond.shape)
+            run = replace(run, ahead=torch.where(asking[..., None], beyond / length(beyond), run.ahead))
+            candidate = asking & (length(beyond)[..., 0] > KB * self.noise() * self.std)
+        if not self.is_exact:
+            level = self.noise() * self.std / (length(told)[..., 0] * self.size.sqrt())
+            ahead = without_noise(run.ahead.reshape(-1, *self.x.shape[1:]), level.flatten()).reshape(told.shape)
+            alone = ~(self.asking & searching) if self.phase != WHITE else ~searching
+            ahead = torch.where(alone[..., None], ahead, run.ahead)
+            run = replace(run, ahead=torch.where(length(ahead) > 1e-3, ahead / length(ahead), run.ahead))
+        self.run = replace(run, reference=reference, searching=searching, candidate=candidate)
 
     def _due(self) -> list[tuple[list[int], bool]]:
         """The images to look at, in two groups: those asked once more about the same direction, and the others."""
@@ -85,8 +147,7 @@ class Search(Call):
             moved, changed = self.masked(y - run.last[0]), self.masked(self.denoised - run.last[1])
             length = torch.linalg.vector_norm(moved, dim=1)
             known = (length > 0) & length.isfinite()
-            free = self.masked(torch.ones_like(y)).count_nonzero(dim=1)  # values that may change
-            scale = torch.where(known, free.to(length).sqrt() / length, 0)  # [B]
+            scale = torch.where(known, self.size.sqrt() / length, 0)  # [B]
             start = torch.where(known, scale * REACH, 0)[:, None] * changed
             start = torch.where(start.isfinite(), start, 0)
             if run.start is not None:  # a sampler that stands still tells nothing new
@@ -138,6 +199,7 @@ class Search(Call):
         self, images: list[int], displacements: Tensor, answer: Tensor | None = None
     ) -> Generator[Question, Tensor, None]:
         """Probes `images` from displacements [directions, b, N], where it is worth it a second time, and concludes."""
+        fixed = answer is not None
         if answer is None:
             answer = yield self.asked(images, displacements)
         picked = self.index(images)
@@ -149,6 +211,8 @@ class Search(Call):
         if once:
             local, there = self.index(once), [images[place] for place in once]
             yield from self._conclude(there, displacements[None, :, local], told[None, :, local])
+        if fixed:
+            self._search_on(displacements, told)
         if twice:
             local, images = self.index(twice), [images[place] for place in twice]
             yield from self._look_again(images, displacements[:, local], told[:, local])
@@ -191,15 +255,15 @@ class Search(Call):
         turn = torch.where(sides < 0, -1.0, 1.0)
         vectors, responses = turn * vectors, turn * responses
         noise, coloured = self.noise_of(picked, asked, told), run.coloured[:, picked]
-        error = self.error(noise, coloured, std * gain)
+        error = self.error(picked, noise, coloured, std * gain)
         above = rayleigh - 1 - LEAST
         doubtful = (above > self.guide.certainty * error) & (above < COLOUR * error) & coloured.isnan()
         maybe = doubtful.any(dim=0)
         if not self.is_exact and bool(maybe.any()):
             measured, coloured = yield from self.measure(images, picked, vectors, maybe.tolist())
             noise = torch.fmax(noise, measured)
-            error = self.error(noise, coloured, std * gain)
-        run = replace(run, noise=run.noise.index_copy(0, picked, noise))
+            error = self.error(picked, noise, coloured, std * gain)
+        run = replace(run, noise=run.noise.index_copy(0, picked, noise / self.assumed()[picked]))
         finite = vectors.isfinite().all(dim=-1) & responses.isfinite().all(dim=-1) & rayleigh.isfinite()
         finite = finite.all(dim=0) & self.sigma_hat[picked].isfinite()  # [b]
         self._keep(run, picked, finite, vectors, responses, rayleigh, error, coloured)
