@@ -62,7 +62,8 @@ def without_noise(values: Tensor, noise: Tensor) -> Tensor:
     """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter of their radial spectrum.
 
     noise: its standard deviation in a value, [R]. What is undecided is mostly broad, and the noise is not: a ring of
-    frequencies keeps as much as its power exceeds that of noise (Wiener, Extrapolation of Stationary Time Series, 1949).
+    frequencies keeps as much as its power exceeds that of noise (Wiener, Extrapolation, Interpolation and Smoothing of
+    Stationary Time Series, 1949).
     Values without a height and a width are returned as they are.
     """
     if values.ndim < 4:
@@ -75,7 +76,8 @@ def without_noise(values: Tensor, noise: Tensor) -> Tensor:
     mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
     kept = (1 - CERTAIN * noise.float().square()[:, None] / mean.clamp(min=torch.finfo(mean.dtype).tiny)).clamp(min=0)
     kept = kept.index_select(1, ring).reshape(-1, *[1] * (values.ndim - 3), *values.shape[-2:])
-    return torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values)
+    cleaned: Tensor = torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values)
+    return cleaned
 
 
 def _cross_power(noise: Tensor, directions: Tensor, axes: tuple[int, ...] | None) -> Tensor:

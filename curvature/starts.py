@@ -26,7 +26,8 @@ def by_chance(shape: tuple[int, ...], *identity: int) -> Tensor:
     frequency = torch.hypot(sides[0][:, None], sides[1]).clamp(min=1)
     broad = gaussian(math.prod(shape), *identity, 1).reshape(shape)
     broad = torch.fft.ifft2(torch.fft.fft2(broad) / frequency).real.flatten()
-    return (white + broad / broad.square().mean().sqrt()) / math.sqrt(2)
+    mixed: Tensor = (white + broad / broad.square().mean().sqrt()) / math.sqrt(2)
+    return mixed
 
 
 def side(*identity: int) -> float:

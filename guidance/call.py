@@ -95,15 +95,8 @@ class Call:
         return self.noise()[picked]
 
     def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
-        """A standard error of the quotients, [directions, b].
-
-        The noise in a direction may agree with that in the response: both hold that of the prediction at x, and where x
-        is rounded more coarsely than it is probed, most of the rest. certainty times a share of its square covers that.
-        """
-        along = torch.nan_to_num(coloured, nan=1.0) * noise * gain / self.size[picked].sqrt()
-        if self.guide.refresh_every:
-            return along
-        return along + (noise * gain).square() / max(self.guide.certainty, 1)
+        """A standard error of the quotients, [directions, b]: the noise of a response along a direction of its own."""
+        return torch.nan_to_num(coloured, nan=1.0) * noise * gain / self.size[picked].sqrt()
 
     def measure(
         self, images: list[int], picked: Tensor, vectors: Tensor, maybe: list[bool]

@@ -16,12 +16,16 @@ class Run:
 
     shape: (directions, *shape of x); keys: an integer an image; schedule: when each is probed next; vectors: unit
     directions v, and ahead: those of J v, a step of power iteration further, [directions, B, N]; rayleigh: the
-    quotients of v, and error: a standard error of each, [directions, B]; noise: how many times longer a response's error is
-    than the format lets one expect, NaN before it is known, [B]; coloured: by how much it is larger along the direction than in the mean,
-    NaN before it is measured, [directions, B]; searches: how many each image had; mask: where the picture may change,
-    or None; last: y, denoised and sigma_hat at the last call; start: what the last step did to the denoised prediction,
-    for a step of REACH in every value; norm: the Frobenius norm of J, [B]; in fixed steps, level: the last sigma_hat,
-    step: how often it has fallen, probed: at which step there was a probe, and probes: how many.
+    quotients of v, and error: a standard error of each, [directions, B]; noise: how many times longer a response's
+    error is than the format lets one expect, NaN before it is known, [B]; coloured: by how much it is larger along the
+    direction than in the mean, NaN before it is measured, [directions, B]; searches: how many each image had; mask:
+    where the picture may change, or None; last: y, denoised and sigma_hat at the last call; start: what the last step
+    did to the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B].
+
+    In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
+    and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes, and
+    candidate: what is probed alone next, [directions, B]; reference: a displacement and a Gaussian's answer to it,
+    [directions, B, N], at a sigma_hat [B].
     """
 
     shape: tuple[int, ...]
@@ -35,6 +39,8 @@ class Run:
     noise: Tensor
     coloured: Tensor
     searches: list[int]
+    age: Tensor
+    candidate: Tensor
     mask: Tensor | None = None
     last: tuple[Tensor, Tensor, Tensor] | None = None
     start: Tensor | None = None
@@ -43,9 +49,8 @@ class Run:
     step: int = -1
     probed: int | None = None
     probes: int = 0
+    chance: Tensor | None = None
     reference: tuple[Tensor, Tensor, Tensor] | None = None
-    searching: Tensor | None = None
-    candidate: Tensor | None = None
 
     @classmethod
     def begin(
@@ -62,7 +67,7 @@ class Run:
         none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
             shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
-            none + math.nan, [0] * batch,
+            none + math.nan, [0] * batch, none.long(), none.bool(),
         )
 
     def under(self, mask: Tensor | None) -> "Run":

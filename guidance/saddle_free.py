@@ -5,10 +5,13 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 from torch import Tensor
 
+from .automatic import Automatic
 from .call import Question
+from .fixed_steps import FixedSteps
 from .run import Run
-from .search import AUTOMATIC, Search
 from .trace import CurvatureTrace
+
+AUTOMATIC = 0  # of refresh_every
 
 
 class SaddleFree:
@@ -85,7 +88,8 @@ class SaddleFree:
             raise ValueError(f"x has shape {tuple(x.shape)}; it must be [batch, ...] with at least two dimensions.")
         if self.scale == 0:
             return torch.zeros_like((yield x, list(range(len(x)))))
-        search = Search(self, self._run_of(x, mask, image_keys), x, alpha, std)
+        way = Automatic if self.refresh_every == AUTOMATIC else FixedSteps
+        search = way(self, self._run_of(x, mask, image_keys), x, alpha, std)
         dtype = yield from search.evaluate()
         correction = self._push(search.run, search.sigma_hat, dtype)
         traced = search.traced(correction)

@@ -1,0 +1,123 @@
+"""The search in fixed steps: one probe of every image at each call, or at each so many steps."""
+
+import math
+from collections.abc import Generator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..curvature import REACH, WIDEST, by_chance, without_noise
+from .call import Question, length
+from .search import Search
+
+PROBES = 5  # after which a search begins anew: by then what it began with is too little beside what sigma has left
+BEYOND = 0.1  # of the noise: where more is left beyond a Gaussian's answer, its noise filtered, it is no chance
+
+
+class FixedSteps(Search):
+    """Follows a saddle, or searches for one among what a Gaussian cannot explain.
+
+    A search begins along a direction by chance. As sigma falls, directions by the hundred come to a quotient of nearly
+    1, among which a saddle that opens is not seen; but a Gaussian foretells the answers along all of these. So the next
+    probe is one whose answer would be known, and what the answer has beyond that is followed.
+    """
+
+    def evaluate(self) -> Generator[Question, Tensor, torch.dtype]:
+        """One forward, with the probes beside x where it is time for them."""
+        rows, places, displacements = self.x, list(range(len(self.x))), None
+        if self._is_time():
+            displacements = self._displacements(places)
+            beside, there = self.asked(places, displacements)
+            rows, places = torch.cat([rows, beside]), places + there
+        told = yield rows, places
+        denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
+        self.denoised = denoised if displacements is None else denoised.clone()  # a view would hold the probes', too
+        self.run = replace(self.run, last=(self.rows / self.alpha[:, None], self.denoised, self.sigma_hat))
+        if displacements is not None:
+            yield from self._look(displacements, told[len(self.x) :])
+        return told.dtype
+
+    def _is_time(self) -> bool:
+        """Whether there is a probe at this call; one value is read at most."""
+        run, every = self.run, self.guide.refresh_every
+        if run.last is None and not self.is_exact:
+            return False  # pure noise tells least, and saves the evaluation that the noise of a format may need
+        if every > 1:
+            level = float(self.sigma_hat[0])
+            run = replace(run, step=run.step + (level < run.level * (1 - 1e-4) or run.step < 0), level=level)
+            self.run = run
+            if run.probed is not None and run.step - run.probed < every:
+                return False
+            self.run = replace(run, probed=run.step)
+        return True
+
+    def _displacements(self, images: list[int]) -> Tensor:
+        """From x to the probes, [directions, B, N]."""
+        run, follows = self.run, self._was_open()
+        if run.probes % PROBES == 0:
+            run = replace(run, chance=self._by_chance(images))
+        assert run.chance is not None
+        self.run = replace(run, probes=run.probes + 1)
+        self.begins = ~follows & (run.age % PROBES == 0)
+        self.asks = ~follows & ~self.begins & ~run.candidate
+        # A larger quotient bends sooner.
+        further = self.reach() * run.ahead * (2 / run.rayleigh.clamp(min=2))[..., None]
+        wanted = torch.where(self.asks[..., None], self._foretold()[0] + further, further)
+        wanted = torch.where(self.begins[..., None], self.std[:, None] * run.chance, wanted)
+        made = self.scaled(self.masked(wanted), self.index(images))
+        self.shortened = length(made) / length(wanted)
+        return made
+
+    def _by_chance(self, images: list[int]) -> Tensor:
+        """Displacements by chance in units of std, [directions, B, N]."""
+        run, shape = self.run, tuple(self.x.shape[1:])
+        found = torch.stack([
+            torch.stack([by_chance(shape, run.seed, run.keys[image], direction, run.probes) for image in images])
+            for direction in range(self.guide.directions)
+        ])
+        return (REACH if self.is_exact else WIDEST) * found.to(self.rows)  # noise hides what is small
+
+    def _foretold(self) -> tuple[Tensor, Tensor]:
+        """Displacements of which a Gaussian's answers are known, and these answers, both [directions, B, N].
+
+        For a Gaussian J = C / (C + sigma^2). So J d = r says C (d - r) = sigma^2 r, and at any other sigma'
+        J (r + (sigma' / sigma)^2 (d - r)) = r.
+        """
+        asked, told, sigma_hat = self.run.reference or (0 * self.run.ahead, 0 * self.run.ahead, self.sigma_hat)
+        fall = torch.where(sigma_hat.isfinite(), self.sigma_hat / sigma_hat, 1)[:, None]
+        return fall * (told + fall.square() * (asked - told)), fall * told
+
+    def _look(self, displacements: Tensor, answer: Tensor) -> Generator[Question, Tensor, None]:
+        images, followed = list(range(len(self.x))), self._was_open()
+        told = self.response(answer, self.index(images))
+        self.evaluations += len(displacements)
+        yield from self._conclude(images, displacements[None], told[None])
+        self._search_on(displacements, told, followed | self._was_open())
+
+    def _search_on(self, asked: Tensor, told: Tensor, follows: Tensor) -> None:
+        """Keeps what the next probes need: where to go on, and by what the answers there are foretold.
+
+        follows: where a saddle is or was followed, [directions, B]; once it is closed, a search begins.
+        """
+        run, noise = self.run, (self.noise() * self.std)[:, None]  # [B, 1]
+        begins, asks = (self.begins & ~follows)[..., None], (self.asks & ~follows)[..., None]
+        foretold, answer = self._foretold()
+        beyond = self._cleaned(told - answer * self.shortened, math.sqrt(2) * noise)  # both answers are noisy
+        ahead = torch.where(asks, beyond / length(beyond), self._cleaned(run.ahead, noise / length(told)))
+        # A flow model's first call is pure noise and tells nothing.
+        new = begins if run.reference is None else begins | ~run.reference[2].isfinite()[:, None]
+        self.run = replace(
+            run, ahead=torch.where(begins, 0, ahead), age=torch.where(follows, 0, run.age + 1),
+            candidate=(asks & (length(beyond) > BEYOND * noise))[..., 0],
+            reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
+        )
+
+    def _cleaned(self, values: Tensor, noise: Tensor) -> Tensor:
+        """Values [directions, B, N] less noise of a length [directions or 1, B, 1]; 0 where they are not finite."""
+        values = torch.where(values.isfinite(), values, 0)
+        if self.is_exact:
+            return values
+        level = (noise / self.size.sqrt()[:, None]).expand(*values.shape[:2], 1)
+        pictures = values.reshape(-1, *self.x.shape[1:])
+        return without_noise(pictures, level.reshape(-1)).reshape(values.shape)
