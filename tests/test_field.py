@@ -56,7 +56,8 @@ def test_a_forecaster_keeps_its_history_and_its_steps_are_not_guided(host, caplo
 def test_a_name_switches_nothing_off(host):
     setup = Setup(models=undecided("sd3"))
     found = sampled(host, two_models("sd3", host), {
-        "free": Variant(setup, saddle_free), "named": Variant(setup, beside(node("TestNamed"))), "plain": Variant(setup),
+        "free": Variant(setup, saddle_free), "named": Variant(setup, beside(node("TestNamed"))),
+        "plain": Variant(setup),
     }, cfg=1.0, steps=3)
     assert close(found["named"].latent, found["free"].latent, 1e-3)
     assert_acts(found["named"], found["plain"])
