@@ -51,7 +51,7 @@ export function keepInBodies(elements, canvas) {
     for (const [node, element] of elements()) {
       if (node.graph !== canvas().graph) continue
       const body = document.querySelector(`[data-testid="node-body-${node.id}"]`)
-      if (body && element.parentElement !== body) body.append(element)
+      if (body && !body.contains(element)) body.append(element) // newer pages put it there themselves
     }
   }
   const request = () => {
