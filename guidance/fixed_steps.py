@@ -11,7 +11,8 @@ from ..curvature import REACH, WIDEST, by_chance, without_noise
 from .call import Question, length
 from .search import Search
 
-PROBES = 5  # after which a search begins anew: by then what it began with is too little beside what sigma has left
+PROBES = 4  # after which a search begins anew: by then what it began with is little beside what sigma has left
+FADING = 0.5  # a quotient below which it does; otherwise after twice as many
 BEYOND = 0.1  # of the noise: where more is left beyond a Gaussian's answer, its noise filtered, it is no chance
 
 
@@ -59,7 +60,8 @@ class FixedSteps(Search):
             run = replace(run, chance=self._by_chance(images))
         assert run.chance is not None
         self.run = replace(run, probes=run.probes + 1)
-        self.begins = ~follows & (run.age % PROBES == 0)
+        fading = (run.rayleigh < FADING) | (run.age >= 2 * PROBES)
+        self.begins = ~follows & ((run.age == 0) | ((run.age >= PROBES) & fading))
         self.asks = ~follows & ~self.begins & ~run.candidate
         # A larger quotient bends sooner.
         further = self.reach() * run.ahead * (2 / run.rayleigh.clamp(min=2))[..., None]
@@ -108,7 +110,7 @@ class FixedSteps(Search):
         # A flow model's first call is pure noise and tells nothing.
         new = begins if run.reference is None else begins | ~run.reference[2].isfinite()[:, None]
         self.run = replace(
-            run, ahead=torch.where(begins, 0, ahead), age=torch.where(follows, 0, run.age + 1),
+            run, ahead=torch.where(begins, 0, ahead), age=torch.where(follows, 0, torch.where(begins[..., 0], 1, run.age + 1)),
             candidate=(asks & (length(beyond) > BEYOND * noise))[..., 0],
             reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
         )

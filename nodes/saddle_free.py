@@ -4,11 +4,12 @@ import functools
 import weakref
 from dataclasses import asdict, dataclass
 
+import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
 from ..guidance import CurvatureTrace, SaddleFree
-from .host.compat import KEY, why_nothing_to_guide
+from .host.compat import KEY, frames_per_video, parts_left_out, why_nothing_to_guide
 from .host.coordinates import coordinates, image_keys, unpacked
 from .host.frames import Frames
 from .host.points import Points
@@ -45,6 +46,7 @@ class SaddleFreeRun(GuidedRun):
         self.noise = weakref.ref(noise)
         self.keys = image_keys(noise)
         self.mask = None  # where the picture may change, as the sampler has it
+        self.part = None  # which values of a packed latent are guided, None for all
         self.guide = None
         self.frames = Frames(1)
         self.call = None  # of the guide: x, the generator, and what is asked beside x
@@ -102,7 +104,7 @@ class SaddleFreeRun(GuidedRun):
         while True:
             if points is not None:
                 found = self.frames.together(self.predictions.elsewhere(args, main, points))
-                answer = found if answer is None else self.frames.joined(answer, found)
+                answer = found if answer is None else torch.cat([answer, found])
             try:
                 points = self._points(*call.send(answer))
             except StopIteration as end:
@@ -121,8 +123,8 @@ class SaddleFreeRun(GuidedRun):
     def why_idle(self, args):
         """Also where there is nothing to guide."""
         if self.nothing is None:  # at the first call, whatever its sigma
-            model_sampling, x = args["model"].model_sampling, args["input"]
-            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), x) or ""
+            model_sampling, cond = args["model"].model_sampling, self.predictions.main_cond(args)
+            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), args["input"], cond) or ""
         return super().why_idle(args) or self.nothing or None
 
     def why_ineffective(self):
@@ -145,8 +147,10 @@ class SaddleFreeRun(GuidedRun):
         return self.call[1:]
 
     def _begin(self, args):
-        settings, x = self.settings, args["input"]
-        self.frames = Frames.of(self.predictions.frames_per_video(args), len(x))
+        settings, x, cond = self.settings, args["input"], self.predictions.main_cond(args)
+        self.frames = Frames.of(frames_per_video(cond), len(x))
+        left_out = parts_left_out(args["model"], cond)
+        self.part = None if left_out is None else (~left_out).to(x.device, x.dtype)
         keys = self.keys[:: self.frames.count] if self.keys is not None and len(self.keys) == len(x) else None
         self.guide = SaddleFree(
             settings.scale, settings.guidance_seed, settings.refresh_every,
@@ -163,10 +167,11 @@ class SaddleFreeRun(GuidedRun):
         return coordinates(args["model"].model_sampling, args["sigma"][:: self.frames.count])
 
     def _mask(self, x):
-        """Where the picture may change, in the layout of x, or None for everywhere."""
+        """Where guidance may change the picture, in the layout of x, or None for everywhere."""
         if self.mask is None or self.mask.shape[1:] != x.shape[1:]:
-            return None
-        return self.frames.together(self.mask.to(x.device).expand(x.shape))
+            return self.part
+        mask = self.frames.together(self.mask.to(x.device).expand(x.shape))
+        return mask if self.part is None else mask * self.part
 
 
 class SaddleFreeGuidance(io.ComfyNode):

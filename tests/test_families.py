@@ -1,7 +1,11 @@
 """A part of the families: one of each kind of layout, batch and parametrisation. `tests/families.py` runs all."""
 
+import logging
+import math
+
 import families
 import pytest
+import torch
 
 
 @pytest.mark.parametrize("name", families.PART)
@@ -20,29 +24,40 @@ def test_the_part_is_of_families_that_are_there_and_the_list_covers_the_hosts(ho
     assert len(built & {model.__name__ for model in comfy.supported_models.models}) >= 70
 
 
-def test_the_frames_of_a_video_are_counted_where_they_are_images_of_the_batch(host):
-    from comfy.conds import CONDConstant
-    from saddle_free_guidance.nodes.host.compat import frames_per_video
-
-    assert frames_per_video([{"model_conds": {"num_video_frames": CONDConstant(14)}}]) == 14
-    assert frames_per_video([{"model_conds": {}}]) == frames_per_video(None) == 1
-
-
-@pytest.mark.xfail(strict=False, reason="not yet held to what the new search asks")
-def test_a_part_on_a_sigma_of_its_own_is_left_out(host):
-    """Of MiniMax H3's video and audio, the push is zero in the audio, and not in the video."""
-    import torch
-    from family_builds import build, guided, sample, watched
+@pytest.mark.parametrize("refresh_every", [0, 1])
+def test_a_part_on_a_sigma_of_its_own_is_left_out(host, refresh_every):
+    """Of MiniMax H3's video and audio, both undecided everywhere, the video alone is probed and pushed."""
+    from family_builds import build, counted, guided, pushes, sample, watched
     from family_list import FAMILIES
-    from saddle_free_guidance.nodes.host.compat import parts_left_out
 
-    model = watched(build("MiniMaxH3"), 300.0)
-    plain, pushed = (sample("MiniMaxH3", each, 1, 1.0)[0] for each in (model, guided(model)))
-    video = torch.Size(FAMILIES["MiniMaxH3"].shape[0]).numel()
-    change = (pushed - plain).flatten().abs()
-    assert parts_left_out(model.model, None) is None
-    assert change[:video].max() > 0.01 * plain.std() and change[:video].min() >= 0
-    assert change[video:].max() < 0.5 * change[:video].max()  # what the network makes of the pushed video
+    model = watched(build("MiniMaxH3"), 10.0)
+    with counted() as evaluated, pushes() as added:
+        sample("MiniMaxH3", guided(model, refresh_every=refresh_every), 1, 1.0, steps=6)
+    video = math.prod(FAMILIES["MiniMaxH3"].shape[0])
+    added, asked = torch.cat(added).flatten(1), torch.cat(evaluated.points).flatten(1)
+    assert len(added) == 6 and (added[:, video:] == 0).all()
+    assert added[-1].any()  # where sigma is small enough for a saddle
+    assert len(asked[:, video:].unique(dim=0)) == 6 < len(asked[:, :video].unique(dim=0))
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+@pytest.mark.parametrize("name, done", [
+    ("LotusD", "predicts from"), ("WAN21_FlowRVS", "predicts from"), ("PiD", "decodes or restores"),
+    ("SeedVR2", "decodes or restores"),
+])
+def test_a_model_to_which_the_picture_is_given_is_not_guided_and_the_log_says_so(host, caplog, name, done, cfg):
+    """In several steps, too, and where there would be saddles: not one evaluation more, and the same bits."""
+    from family_builds import build, counted, guided, sample, watched
+
+    model = watched(build(name), families.SADDLES)
+    with counted() as without:
+        plain = sample(name, model, 1, cfg)
+    with counted() as evaluated, caplog.at_level(logging.WARNING):
+        found = sample(name, guided(model), 1, cfg)
+    assert torch.equal(found, plain)
+    assert (evaluated.rows, evaluated.checks) == (without.rows, 0)
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("host.run")]
+    assert len(said) == 1 and done in said[0]
 
 
 def test_a_table_is_written_between_its_marks(tmp_path):

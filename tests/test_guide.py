@@ -68,7 +68,6 @@ def test_a_whole_push_is_scale_sigma_along_the_saddle(scale):
     assert torch.allclose(push.norm(dim=1), torch.tensor(scale * sigma).double(), rtol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="2.5 to 3.6 is found for 5: the second probe is as long as the first, and bends")
 def test_the_quotient_at_a_saddle_is_within_a_tenth():
     guide, start, exact, sigma = SaddleFree(1.0, refresh_every=1), 0.9 * noise(), pair().denoise, 0.4
     for _ in range(12):
@@ -77,10 +76,7 @@ def test_the_quotient_at_a_saddle_is_within_a_tenth():
     assert torch.allclose(guide.trace.rayleigh[-1][0], steepness(sigma * start, sigma), rtol=0.1)
 
 
-@pytest.mark.parametrize("every", ["automatic", pytest.param("every call", marks=pytest.mark.xfail(
-    strict=True, reason="acted where the largest eigenvalue is at most 1 in 3 to 9 of 25 pushes, quotient up to 230 times "  # noqa: E501
-    "the exact one: two probes 1% apart span a plane, in which their bend is divided by 1e-4",
-))])
+@pytest.mark.parametrize("every", ["automatic", "every call"])
 def test_no_quotient_is_far_above_the_largest_eigenvalue(every):
     exact, guide, start, x = pair().denoise, SaddleFree(4.0, refresh_every=EVERY[every]), noise(16), None
     ratios = []

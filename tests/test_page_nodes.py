@@ -185,8 +185,8 @@ def test_a_saved_subgraph_comes_back_in_its_size_with_its_last_trace(tab, page, 
     drawing(tab)
     resize(tab, 520, 460)
     drawing(tab)
-    graph = tab.evaluate("() => app.rootGraph.serialize()")
-    tab.evaluate("(graph) => app.loadGraphData(graph)", graph)
+    graph = tab.evaluate("() => JSON.stringify(app.rootGraph.serialize())")  # as a file has it
+    tab.evaluate("(graph) => app.loadGraphData(JSON.parse(graph))", graph)
     drawing(tab)
     assert tab.evaluate("() => [...app.rootGraph.nodes[0].size]") == [520, 460]
     send(tab, path, bell(1))

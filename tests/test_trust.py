@@ -174,7 +174,6 @@ def test_the_window_is_that_of_the_model_which_is_evaluated(host):
 
 def test_rows_of_any_images_in_any_order_are_answered_each(host):
     """Rows of one image may repeat; they are put into whole batches where conditions are an image's own."""
-    points_of = module(host, "host.points").Points
     joint = module(host, "host.joint")
     x = torch.arange(6.0).reshape(3, 2)
     rows = torch.arange(10.0, 18.0).reshape(4, 2)
@@ -182,10 +181,18 @@ def test_rows_of_any_images_in_any_order_are_answered_each(host):
     assert places.tolist() == [2, 0, 5, 8] and torch.equal(padded.index_select(0, places), rows)
     assert torch.equal(padded[[1, 3, 4, 6, 7]], x[[1, 0, 1, 0, 1]])
     assert joint.in_batches(x, [0, 1, 2], x)[1] is None
-    listed = points_of(rows, [2, 0, 2, 2])
-    assert listed.rows_are_listed and listed.rows(3) == (rows, [2, 0, 2, 2]) and listed.full(rows, x) is rows
-    points = points_of(torch.cat([x, x + 10]), [0, 2])
-    picked, images = points.rows(3)
-    assert images == [0, 2, 0, 2] and torch.equal(picked, torch.cat([x[[0, 2]], x[[0, 2]] + 10]))
-    assert torch.equal(points.full(picked, x), torch.cat([x, torch.stack([x[0] + 10, x[1], x[2] + 10])]))
 
+
+def test_an_answer_that_is_the_step_itself_is_made_up_and_no_network_s_is(host):
+    """A response exactly along a random direction is that of a forecast; rounding, or a few values, tell nothing."""
+    made_up = module(host, "host.trust").made_up
+    x, base, step, other = torch.randn(4, 3, 100, generator=torch.Generator().manual_seed(0))
+    for share in (0.3, 1.0, -2.0):
+        assert made_up(base + share * step, base, x + step, x, torch.float32)
+    assert not made_up(base + step + 1e-3 * other, base, x + step, x, torch.float32)
+    assert not made_up(base + 1e-6 * step, base, x + step, x, torch.float32)
+    one = base.clone()
+    one[0] += other[0]
+    assert not made_up(one + step, base, x + step, x, torch.float32)
+    few = [tensor[:, :8] for tensor in (base + step, base, x + step, x)]
+    assert not made_up(*few, torch.float32)

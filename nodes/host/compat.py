@@ -13,7 +13,11 @@ CHECK = "saddle_free_check"  # among the transformer options where an evaluation
 
 # Parametrisations that a method for the usual ones must know of.
 NO_NOISE = comfy.model_sampling.IMG_TO_IMG_FLOW  # predicts from a picture: the sampler adds no noise to it
+PREDICTS = NO_NOISE, comfy.model_sampling.IMG_TO_IMG  # such as Lotus, that are asked about a picture as it is
 UNSCALED = comfy.model_sampling.V_PREDICTION_DDPM  # sampled by one sampler alone, which starts from the plain noise
+
+# What a condition is called that holds the picture itself: PiD decodes it, SeedVR2 restores it.
+GIVEN = "lq_latent", "condition"
 
 
 def compiled(model, options):
@@ -56,13 +60,16 @@ def why_not_asked(model_options):
     return None
 
 
-def why_nothing_to_guide(model_sampling, sigmas, noise, x=None):
+def why_nothing_to_guide(model_sampling, sigmas, noise, x=None, cond=None):
     """Why a run has no saddles to be pushed out of, as the end of a sentence, or None.
 
-    sigmas: its schedule; noise: what it was given; x: what its first evaluation is asked about, where that is known.
+    sigmas: its schedule; noise: what it was given; x: what its first evaluation is asked about, where that is known;
+    cond: a condition as the host prepared it.
     """
-    if isinstance(model_sampling, NO_NOISE):
-        return "this model predicts from a picture and adds no noise, so there is nothing to guide"
+    if isinstance(model_sampling, PREDICTS):
+        return "this model predicts from a picture, which is given, so there is nothing to guide"
+    if any(name in entry.get("model_conds", {}) for entry in cond or () for name in GIVEN):
+        return "this model decodes or restores a picture, which is given, so there is nothing to guide"
     if len(sigmas) == 2:
         return "this run is a single step, and a direction takes several to be found, so there is nothing to guide"
     unscaled = isinstance(model_sampling, UNSCALED) and x is not None

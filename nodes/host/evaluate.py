@@ -9,7 +9,7 @@ import torch
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
 from .blocks import Blocks
-from .compat import compiled, frames_per_video, parts_left_out, patched, spread_out, tied
+from .compat import compiled, patched, spread_out, tied
 from .joint import active, fits, in_batches, levels, on_device, repeatable, separable
 from .places import Place
 from .rng import Moment
@@ -146,9 +146,9 @@ class RawPredictions:
         if len(given) != 1 or not self._may_join(model, conds, conds[given[0]], options, len(x)):
             return None
         verdicts = self._trust.verdicts(model, conds, options, len(x))
-        args = {"model": model, "input": x, "sigma": sigma, "model_options": options}
+        args = {"model": model, "input": x, "sigma": sigma, "model_options": options, "cond": conds[given[0]]}
         asked = [points for points in (companion(args) for companion in self.companions) if points is not None]
-        rows = [self._regrouped(conds, *self._kept(model, conds[given[0]], points, x), x) for points in asked]
+        rows = [self._regrouped(conds, points.x, points.images, x) for points in asked]
         count = len(x) + sum(len(part) for part, _ in rows)
         if not asked or verdicts.get("joint") is False or not fits(model, conds, x, count):
             return None
@@ -223,16 +223,8 @@ class RawPredictions:
         elif not same:
             log.info("%s; guidance asks it the slower way.", SAID[way])
 
-    def frames_per_video(self, args):
-        """How many images of the batch are the frames of one video, which share one direction; 1 where none do."""
-        return frames_per_video(self._main_cond(args))
-
-    def parts_left_out(self, args):
-        """Which values of a packed latent are neither probed nor to be pushed, a boolean [N], or None."""
-        return parts_left_out(args["model"], self._main_cond(args))
-
-    def _main_cond(self, args):
-        """Before anything is evaluated, too."""
+    def main_cond(self, args):
+        """The condition of `main` as the host prepared it, also before anything is evaluated."""
         positive = self._guider.conds.get("positive") if self._guider is not None else None
         return args.get("cond") if positive is None else positive
 
@@ -255,28 +247,12 @@ class RawPredictions:
         return found
 
     def elsewhere(self, args, main, points):
-        """The main condition's predictions at Points, as many as they have rows, by the network that made `main`.
-
-        May be called several times in a call. Those of images that were not asked for are as in `main`.
-        """
+        """The main condition's predictions at Points, by the network that made `main`; maybe several times a call."""
         if not main.answered:
             raise UnansweredError(CACHED)
-        x = args["input"]
-        found = next((found for cond, at, found in self._beside if at is points and cond is main.cond), None)
-        rows, images = self._kept(args["model"], main.cond, points, x)
-        if found is None:
-            found = self._ask(args, main, rows, images)
-        left_out = parts_left_out(args["model"], main.cond)
-        if left_out is not None:
-            found = torch.where(left_out.to(x.device), _of(images, main.denoised), found)
-        return points.full(found, main.denoised)
-
-    @staticmethod
-    def _kept(model, cond, points, x):
-        """The rows of points and the image of each; parts of a latent on a sigma of their own stay as they are in x."""
-        rows, images = points.rows(len(x))
-        left_out = parts_left_out(model, cond)
-        return (rows if left_out is None else torch.where(left_out.to(x.device), _of(images, x), rows)), images
+        beside = (found for cond, at, found in self._beside if at is points and cond is main.cond)
+        found = next(beside, None)
+        return self._ask(args, main, points.x, points.images) if found is None else found
 
     def _ask(self, args, main, rows, images):
         """The predictions at rows, in the fastest way that is known to be right."""

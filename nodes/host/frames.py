@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True)
 class Frames:
@@ -29,8 +27,3 @@ class Frames:
         if self.count == 1:
             return videos
         return [video * self.count + frame for video in videos for frame in range(self.count)]
-
-    @staticmethod
-    def joined(first, second):
-        """The answers at x and at the rows behind it."""
-        return torch.cat([first, second])

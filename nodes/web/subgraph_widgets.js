@@ -1,6 +1,10 @@
-/** Widgets of our own on a subgraph's node. The page derives its widgets from the subgraph's inputs and drops others. */
+/**
+ * Widgets of our own on a subgraph's node. The page derives its widgets from the subgraph's inputs and drops others, or
+ * lists them, too, in newer versions.
+ */
 
 const held = new WeakMap() // a subgraph's node -> the widgets it holds for us
+const ours = new WeakSet()
 
 /** Lets a subgraph's node hold widgets; to be called when it is created, before the page reads its list. */
 export function letHoldWidgets(node) {
@@ -8,7 +12,10 @@ export function letHoldWidgets(node) {
   const widgets = []
   held.set(node, widgets)
   Object.defineProperty(node, "widgets", {
-    get: () => [...((derived?.get ? derived.get.call(node) : derived?.value) ?? []), ...widgets],
+    get: () => {
+      const others = (derived?.get ? derived.get.call(node) : derived?.value) ?? []
+      return [...others.filter((widget) => !ours.has(widget)), ...widgets]
+    },
     set: derived?.set ?? (() => {}),
     configurable: true,
     enumerable: true,
@@ -17,6 +24,7 @@ export function letHoldWidgets(node) {
 
 /** Adds a widget that the node's addDOMWidget has made. */
 export function holdWidget(node, widget) {
+  ours.add(widget)
   held.get(node).push(widget)
   void node.widgets // the page takes over what has changed when it reads the list
 }
@@ -43,7 +51,7 @@ export function keepInBodies(elements, canvas) {
     for (const [node, element] of elements()) {
       if (node.graph !== canvas().graph) continue
       const body = document.querySelector(`[data-testid="node-body-${node.id}"]`)
-      if (body && element.parentElement !== body) body.append(element)
+      if (body && !body.contains(element)) body.append(element) // newer pages put it there themselves
     }
   }
   const request = () => {

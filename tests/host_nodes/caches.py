@@ -192,4 +192,77 @@ class TestCompiledBlock:
         return (patched,)
 
 
-CACHE_NODES = (TestStepCache, TestCoupled, TestRemembers, TestTwice, TestPicky, TestCompiledBlock)
+class Forecast:
+    """Runs the blocks at two steps of three, and gives at the third where the line through their outputs leads."""
+
+    def __init__(self):
+        self.step, self.outputs = -1, {}
+
+    def outer_sample(self, executor, *args, **kwargs):
+        """OUTER_SAMPLE wrapper"""
+        self.__init__()
+        return executor(*args, **kwargs)
+
+    def predict_noise(self, executor, *args, **kwargs):
+        """PREDICT_NOISE wrapper"""
+        self.step += 1
+        return executor(*args, **kwargs)
+
+    def block(self, name):
+        """The replacement of a block."""
+
+        def replaced(args, extra):
+            key = name, tuple(args["transformer_options"]["cond_or_uncond"])
+            if self.step % 3 == 2:
+                before, last = self.outputs[key]
+                return {part: 2 * last[part] - before[part] for part in last}
+            found = extra["original_block"](args)
+            self.outputs[key] = [*self.outputs.get(key, []), found][-2:]
+            return found
+
+        return replaced
+
+
+class TestForecast:
+    """Patches FLUX with it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model):
+        patched, made = model.clone(), Forecast()
+        for name in ("double_block", "single_block"):
+            patched.set_model_patch_replace(made.block(name), "dit", name, 0)
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_forecast", made.outer_sample)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "test_forecast", made.predict_noise)
+        return (patched,)
+
+
+class TestNamed:
+    """A function around the network that does nothing, under a name that tells of a cache."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "tests"
+
+    def patch(self, model):
+        def clear_cache_between_steps(apply_model, call):
+            return apply_model(call["input"], call["timestep"], **call["c"])
+
+        patched = model.clone()
+        patched.set_model_unet_function_wrapper(clear_cache_between_steps)
+        return (patched,)
+
+
+CACHE_NODES = (
+    TestStepCache, TestCoupled, TestRemembers, TestTwice, TestPicky, TestCompiledBlock, TestForecast, TestNamed,
+)
