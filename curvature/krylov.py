@@ -26,7 +26,7 @@ def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple
     scale = torch.where(lengths > 0, 1 / lengths, 0)  # [B, n, 1]
     vectors, products = scale * vectors, scale * products
     gram, mixed = vectors @ vectors.mT, vectors @ products.mT  # [B, n, n]
-    place = torch.arange(rounds, device=gram.device).repeat_interleave(block)
+    place = torch.arange(rounds * block, device=gram.device) // block
     earlier, later = place[:, None] < place, place[:, None] > place
     symmetric = torch.where(earlier, mixed, torch.where(later, mixed.mT, (mixed + mixed.mT) / 2))
     values, weights = _largest(symmetric, _orthonormal(gram), count)  # [B, count], [B, n, count]

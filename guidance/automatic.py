@@ -102,9 +102,9 @@ class Automatic(Search):
         names = [(run.seed, run.keys[image], direction, run.searches[image]) for image in images]
         picked = self.index(images)
         if direction == 0 and self.start is not None:
-            sides = torch.tensor([side(*name) for name in names]).to(self.rows)
+            sides = self.placed(torch.tensor([side(*name) for name in names]))
             return sides[:, None] * self.std[picked, None] * self.start[picked]
-        white = torch.stack([gaussian(size, *name) for name in names]).to(self.rows)
+        white = self.placed(torch.stack([gaussian(size, *name) for name in names]))
         return self.masked(white, picked) * (REACH * self.std[picked, None])
 
     def _look(self, images: list[int], displacements: Tensor) -> Generator[Question, Tensor, None]:

@@ -32,7 +32,7 @@ class Call:
         self.alpha, self.std = (self._each(value) for value in (alpha, std))  # [B]
         self.sigma_hat = self.std / self.alpha
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
-        self.size = self.masked(torch.ones_like(self.rows)).count_nonzero(dim=1).to(self.rows)  # [B]
+        self.size = self.masked(torch.ones_like(self.rows)).count_nonzero(dim=1).to(self.rows.dtype)  # [B]
         self.denoised = torch.zeros_like(self.rows) if run.last is None else run.last[1]
 
     @property
@@ -62,6 +62,10 @@ class Call:
     def index(self, images: list[int]) -> Tensor:
         """Places in the batch as an index on the device of x; a list would wait for a GPU."""
         return torch.tensor(images, dtype=torch.int64).to(self.x.device, non_blocking=True)
+
+    def placed(self, values: Tensor) -> Tensor:
+        """Values made on the CPU as the rows are, without a wait for a GPU."""
+        return values.to(self.rows.device, self.rows.dtype, non_blocking=True)
 
     def scaled(self, displacements: Tensor, picked: Tensor) -> Tensor:
         """Displacements of the length that was asked for, if any was."""

@@ -78,7 +78,7 @@ class FixedSteps(Search):
             torch.stack([by_chance(shape, run.seed, run.keys[image], direction, run.probes) for image in images])
             for direction in range(self.guide.directions)
         ])
-        return (REACH if self.is_exact else WIDEST) * found.to(self.rows)  # noise hides what is small
+        return (REACH if self.is_exact else WIDEST) * self.placed(found)  # noise hides what is small
 
     def _foretold(self) -> tuple[Tensor, Tensor]:
         """Displacements of which a Gaussian's answers are known, and these answers, both [directions, B, N].
@@ -110,7 +110,7 @@ class FixedSteps(Search):
         # A flow model's first call is pure noise and tells nothing.
         new = begins if run.reference is None else begins | ~run.reference[2].isfinite()[:, None]
         self.run = replace(
-            run, ahead=torch.where(begins, 0, ahead), age=torch.where(follows, 0, torch.where(begins[..., 0], 1, run.age + 1)),
+            run, ahead=torch.where(begins, 0, ahead), age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
             candidate=(asks & (length(beyond) > BEYOND * noise))[..., 0],
             reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
         )

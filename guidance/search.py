@@ -73,7 +73,7 @@ class Search(Call):
         margin = self.guide.certainty * new["error"]
         best = (new["rayleigh"] - margin).argmax(dim=0, keepdim=True)
         quotient, margin = new["rayleigh"].gather(0, best)[0], margin.gather(0, best)[0]
-        spent = ((self.evaluations - 1) / self.guide.directions).to(self.std)
+        spent = self.placed((self.evaluations - 1) / self.guide.directions)
         schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing)
         self.run = replace(run, schedule=schedule, **new)
 

@@ -90,7 +90,7 @@ def test_one_undecided_direction_among_many_resolved_ones_is_found(name, least):
     assert found.calls(0) >= least and extra <= len(STEPS) - 1
 
 
-@pytest.mark.xfail(strict=True, reason="pushed along in 0 of 8 images: three evaluations a run do not tell when it opens")
+@pytest.mark.xfail(strict=True, reason="in 0 of 8 images: three evaluations a run do not tell when it opens")
 def test_one_undecided_direction_among_many_resolved_ones_is_found_by_the_automatic_schedule():
     assert seen(hidden(), 0, scale=GENTLE)[0].calls(0) >= 0.5
 
@@ -119,6 +119,6 @@ MISSED = pytest.mark.xfail(strict=True, reason="the fine saddle is pushed at in 
     *(pytest.param(0, quotient, marks=MISSED) for quotient in (6, 20, 100)), (1, 6), (1, 20), (1, 100),
 ])
 def test_no_large_quotient_ends_the_search(every, quotient):
-    """The coarse saddle is that steep at the largest sigma, where the run begins, and closed two or three calls later."""
+    """The coarse saddle is that steep at the largest sigma, where the run begins, and soon closed."""
     found = seen(two(STEPS[0] * quotient**0.5), every)[0]
     assert found.images(1).sum() > 0 and (quotient > 6 or found.images(0).mean() > 0.5)

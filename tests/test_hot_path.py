@@ -14,7 +14,9 @@ from waits import Wait, Waits
 BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
 AFTER = {"trace.py:end", "run.py:report"}  # the sampler has returned
 LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free.py:__init__", "trust.py:")  # once a model or a run
-OF_EVERY_CALL = {("automatic.py:_due", "tolist"), ("fixed_steps.py:_is_time", "__float__"), ("run.py:why_idle", "__float__")}
+OF_EVERY_CALL = {
+    ("automatic.py:_due", "tolist"), ("fixed_steps.py:_is_time", "__float__"), ("run.py:why_idle", "__float__"),
+}
 WITHOUT_WAIT = {("automatic.py:_learn_from_step", "to")}  # to the dtype of a tensor that lies on the same device
 MOST_A_LOOK = 14  # of a few images; each picks places of a batch, which waits only where that is a tensor of the GPU
 FLOAT = 4  # bytes
@@ -63,8 +65,7 @@ def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(h
 def test_fixed_steps_wait_once_a_call_to_read_sigma_where_they_are_longer_than_one(host, cfg, refresh_every):
     found, others = split(waits_of(host, cfg, refresh_every=refresh_every))
     assert others == (once_a_call("fixed_steps.py:_is_time", "__float__") if refresh_every > 1 else [])
-    looks = STEPS // refresh_every  # a start is made before the answer, hence counted with the call before
-    assert looks - 2 <= len(found) <= looks + 4 and max(found.values()) <= MOST_A_LOOK
+    assert not found
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
