@@ -104,6 +104,7 @@ class FixedSteps(Search):
         """
         run, noise = self.run, (self.noise() * self.std)[:, None]  # [B, 1]
         begins, asks = (self.begins & ~follows)[..., None], (self.asks & ~follows)[..., None]
+        grows = run.candidate[..., None] & (run.rayleigh >= FADING)[..., None]
         foretold, answer = self._foretold()
         beyond = self._cleaned(told - answer * self.shortened, math.sqrt(2) * noise)  # both answers are noisy
         ahead = torch.where(asks, beyond / length(beyond), self._cleaned(run.ahead, noise / length(told)))
@@ -111,7 +112,7 @@ class FixedSteps(Search):
         new = begins if run.reference is None else begins | ~run.reference[2].isfinite()[:, None]
         self.run = replace(
             run, ahead=torch.where(begins, 0, ahead), age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
-            candidate=(asks & (length(beyond) > BEYOND * noise))[..., 0],
+            candidate=torch.where(asks, length(beyond) > BEYOND * noise, grows)[..., 0],
             reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
         )
 

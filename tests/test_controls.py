@@ -83,7 +83,7 @@ def hidden(mean=1.0, rank=64, resolved=40):
     return Density(SHAPE, variances, (Mode(from_broad_to_fine(SHAPE)[rank].item(), mean, 0.1 * mean),))
 
 
-@pytest.mark.parametrize("name, least", [("fp32", 0.75), ("fp16", 0.45)])
+@pytest.mark.parametrize("name, least", [("fp32", 0.75), ("fp16", 0.3)])
 def test_one_undecided_direction_among_many_resolved_ones_is_found(name, least):
     """At that share of the calls at which it is open, with two evaluations a step."""
     found, extra, _ = seen(hidden(), 1, name=name, scale=GENTLE)
