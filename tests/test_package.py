@@ -72,7 +72,7 @@ def test_saved_graphs_keep_their_meaning(host):
     assert inputs == {
         "SaddleFreeGuidance": [
             "model", "scale", "guidance_seed", "start_percent", "end_percent", "probe_radius", "refresh_every",
-            "directions",
+            "directions", "strength_mask", "strength_curve",
         ],
         "AutoGuidance": ["model", "weak_model", "scale", "start_percent", "end_percent"],
         "WeakenModel": ["model", "method", "strength"],
@@ -110,7 +110,7 @@ def test_advanced_knobs_and_defaults(host):
     assert defaults == {
         "SaddleFreeGuidance": {
             "scale": 8.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
-            "refresh_every": 0, "directions": 1,
+            "refresh_every": 0, "directions": 1, "strength_curve": "constant",
         },
         "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
         "WeakenModel": {"method": "more noise", "strength": 0.2},
