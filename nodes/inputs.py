@@ -66,6 +66,8 @@ def _allowed(item):
         return f"a whole number from {item.min} to {item.max}", functools.partial(_within, item, numbers.Integral)
     if isinstance(item, io.Float.Input):
         return f"a number from {item.min:g} to {item.max:g}", functools.partial(_within, item, numbers.Real)
+    if isinstance(item, io.Boolean.Input):
+        return "true or false", lambda value: isinstance(value, bool)
     if isinstance(item, io.String.Input):
         return "text", lambda value: isinstance(value, str)
     if isinstance(item, io.Combo.Input):
