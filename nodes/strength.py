@@ -59,8 +59,8 @@ def strength_inputs():
         ),
         io.Combo.Input(
             "strength_curve", options=list(CURVES), default=CONSTANT, optional=True,
-            tooltip="How strong guidance is over sampling, between start_percent and end_percent. constant is the same "
-            "all along. fade in rises evenly from nothing and shapes details more than composition, fade out falls to "
-            "nothing, middle rises to the middle and falls again.",
+            tooltip="How strong guidance is in the course of sampling, between start_percent and end_percent. constant "
+            "is the whole push all along. fade in rises evenly from nothing, which leaves composition to the model; "
+            "fade out falls evenly to nothing, which leaves details to it; middle rises until halfway and falls again.",
         ),
     ]

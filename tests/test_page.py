@@ -15,7 +15,10 @@ from pack import ROOT
 quickstart = driver.load_quickstart()
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json"))
-NODES = ("SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "SaddleFreeDemoModel")
+NODES = (
+    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "GuidanceVariations",
+    "SaddleFreeDemoModel",
+)
 WIDTHS = (0, 280, 340, 420, 560, 720, 900)  # 0: the least that the page allows
 
 TEXTS = """() => [...document.querySelectorAll('.saddle-free-scope text')].map((text) => {
