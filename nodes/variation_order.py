@@ -46,6 +46,6 @@ def _refuse_uneven(images, samples, batch):
         count = len(parts(each)[0])
         if count != batch or len(pictures) % batch:
             raise ValueError(
-                f"latent_{place} is of {count} images and image_{place} of {len(pictures)}; they must be of {batch}, as "
-                "latent_0 is, and as many for each."
+                f"latent_{place} is of {count} images and image_{place} of {len(pictures)}; they must be of {batch}, "
+                "as latent_0 is, and as many for each."
             )

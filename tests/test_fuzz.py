@@ -244,7 +244,8 @@ def test_each_missing_input_is_named(host, executor, node):
 
 def test_an_api_prompt_of_an_older_version_is_told_every_widget_that_it_lacks(host, executor):
     """As for the host's own nodes; the page fills them in from their defaults when it opens the graph."""
-    for node, first in (("SaddleFreeGuidance", 3), ("AutoGuidance", 1), ("GuidanceSweep", 9), ("GuidanceVariations", 9), ("KSampler", 4)):
+    known = {"SaddleFreeGuidance": 3, "AutoGuidance": 1, "GuidanceSweep": 9, "GuidanceVariations": 9, "KSampler": 4}
+    for node, first in known.items():
         prompt, name = graph_with(node)
         entry = prompt[name]["inputs"]
         lacks = [key for key, value in entry.items() if not isinstance(value, list)][first:]
@@ -288,8 +289,8 @@ HOSTS_OWN = {  # the node of the host that takes what comes into a socket of a n
 def test_every_socket_with_odd_things(host, executor, node):
     """A literal, or what a wildcard output gives: it runs or fails on this node with a sentence that names the input.
 
-    In nodes that expand the host's own sampler and decoder take them, in Python's words only where they do so by themselves.
-    The next run is as before.
+    In nodes that expand the host's own sampler and decoder take them, in Python's words only where they do so by
+    themselves. The next run is as before.
     """
     prompt, _ = graph_with(node, "2,3,8,08")
     assert answer(host, executor, prompt) == (None, None)

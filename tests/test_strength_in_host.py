@@ -1,4 +1,4 @@
-"""strength_mask and strength_curve in the real host: neutral to the last bit, exact where they scale, named where wrong."""
+"""strength_mask and strength_curve in the real host: neutral to the last bit, exact in scale, named where wrong."""
 
 import logging
 
