@@ -60,7 +60,7 @@ def _over_time(masks: Tensor, frames: int) -> Tensor:
         return masks.expand(frames, *masks.shape[1:]).movedim(0, 1)[None]
     rows = masks.flatten(1).T[None]  # [1, h * w, M]
     rows = _rounded(F.interpolate(rows, size=frames, mode="linear"))
-    return rows.unflatten(1, masks.shape[2:]).movedim(3, 1)[None]
+    return rows[0].T.reshape(1, 1, frames, *masks.shape[2:])
 
 
 def _rounded(masks: Tensor) -> Tensor:
