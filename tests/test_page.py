@@ -416,7 +416,7 @@ def test_a_graph_of_the_first_release_keeps_its_values(tab, address):
     )
     assert loaded["values"] == {
         "scale": 2.5, "guidance_seed": 123456789, "start_percent": 0.1, "end_percent": 0.9, "probe_radius": 0.25,
-        "refresh_every": 2, "directions": 3,
+        "refresh_every": 2, "directions": 3, "strength_curve": "constant",
     }
     assert loaded["targets"] == [["KSampler", 0]]
     assert loaded["outputs"] == [["MODEL", "MODEL"], ["trace", "CURVATURE_TRACE"]]
