@@ -42,10 +42,11 @@ def ranked(distances, order):
 
 
 def _refuse_uneven(images, samples, batch):
+    if len(images[0]) % batch:
+        raise ValueError(f"image_0 is of {len(images[0])} pictures; it must be of {batch} or a multiple, as latent_0 is.")
     for place, (pictures, each) in enumerate(zip(images, samples)):
-        count = len(parts(each)[0])
-        if count != batch or len(pictures) % batch:
-            raise ValueError(
-                f"latent_{place} is of {count} images and image_{place} of {len(pictures)}; they must be of {batch}, "
-                "as latent_0 is, and as many for each."
-            )
+        latents = [[tuple(part.shape) for part in parts(one)] for one in (each, samples[0])]
+        pixels = tuple(pictures.shape), tuple(images[0].shape)
+        for name, (shape, first) in (("image", pixels), ("latent", latents)):
+            if shape != first:
+                raise ValueError(f"{name}_{place} is of shape {shape}; it must be of {first}, as {name}_0 is.")

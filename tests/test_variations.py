@@ -215,4 +215,6 @@ def test_pictures_that_do_not_belong_together_are_refused(host):
     graph.add("TestCaptureImage", images=batch, label="images")
     error = failure(host.run(graph.prompt))
     assert error["node_type"] == "GuidanceVariationsBatch"
-    assert error["exception_message"].startswith("latent_1 is of 1 images and image_1 of 2; they must be of 2,")
+    assert error["exception_message"].startswith(
+        "latent_1 is of shape [(1, 3, 32, 32)]; it must be of [(2, 3, 32, 32)], as latent_0 is."
+    )
