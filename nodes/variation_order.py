@@ -43,7 +43,8 @@ def ranked(distances, order):
 
 def _refuse_uneven(images, samples, batch):
     if len(images[0]) % batch:
-        raise ValueError(f"image_0 is of {len(images[0])} pictures; it must be of {batch} or a multiple, as latent_0 is.")
+        count = len(images[0])
+        raise ValueError(f"image_0 is of {count} pictures; it must be of {batch}, as latent_0 is, or a multiple.")
     for place, (pictures, each) in enumerate(zip(images, samples)):
         latents = [[tuple(part.shape) for part in parts(one)] for one in (each, samples[0])]
         pixels = tuple(pictures.shape), tuple(images[0].shape)

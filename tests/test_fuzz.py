@@ -305,7 +305,7 @@ def test_every_socket_with_odd_things(host, executor, node):
         told = f"{node}.{socket_id} with {thing}: {failed['exception_message'].strip()}"
         if (socket_id, thing) == ("strength_mask", "flat picture"):  # are masks, but too many for the batch
             assert failed["node_type"] == "KSampler" and not is_bare(failed), told
-            assert failed["exception_message"].startswith("strength_mask of Saddle-Free Guidance cannot be used: "), told
+            assert failed["exception_message"].startswith("strength_mask of Saddle-Free Guidance cannot"), told
             continue
         assert failed["node_type"] == node, told
         if node in EXPANDING and is_bare(failed):
