@@ -13,7 +13,7 @@ LINKS = {
     "LATENT": (255, 156, 249), "IMAGE": (100, 181, 246), "GUIDER": (102, 255, 255), "AUDIO": (120, 200, 120),
 }
 TITLE = 30
-OWN = "SaddleFreeGuidance"
+OWN = ("SaddleFreeGuidance", "GuidanceVariations")
 
 
 def draw(workflow, names, path):
@@ -58,7 +58,7 @@ def _curve(start, end, points=24):
 
 
 def _box(pen, node, names, at, unit):
-    own, (x, y), (width, height) = node["type"] == OWN, node["pos"], node["size"]
+    own, (x, y), (width, height) = node["type"] in OWN, node["pos"], node["size"]
     corner, head = at(x, y - TITLE), at(x + width, y)
     end = at(x + width, y + height)
     radius = 6 * unit

@@ -77,14 +77,18 @@ def pictures(model, weak):
                 {f"scale {scale}, guidance_seed {seed}": _seeded(scale, seed) for scale in (0, 4, 8)} for seed in (0, 1)
             ],
         ),
+        "GuidanceVariations": compared(
+            model, weak, [{"without guidance": plain, "guidance_seed 0": _seeded(8, 0, directions=2)},
+                          {f"guidance_seed {seed}": _seeded(8, seed, directions=2) for seed in (1, 2)}],
+        ),
         "CurvatureScope": scope(model),
         "SaddleFreeDemoModel": kinds(model),
     }
 
 
-def _seeded(scale, guidance_seed):
+def _seeded(scale, guidance_seed, **knobs):
     return lambda model, weak, seed: node(
-        "SaddleFreeGuidance", model=model, scale=float(scale), guidance_seed=guidance_seed
+        "SaddleFreeGuidance", model=model, scale=float(scale), guidance_seed=guidance_seed, **knobs
     )
 
 

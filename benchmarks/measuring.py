@@ -26,7 +26,7 @@ def node(name, **inputs):
     modules = (saddle_free, auto_guidance, weaken_model)
     node_class = next(getattr(module, name) for module in modules if hasattr(module, name))
     schema = node_class.define_schema()
-    defaults = {item.id: item.default for item in schema.inputs if item.io_type != "MODEL"}
+    defaults = {item.id: item.default for item in schema.inputs if hasattr(item, "default")}
     return node_class.execute(**(defaults | inputs)).result[0]
 
 

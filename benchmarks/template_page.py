@@ -11,6 +11,7 @@ SLOT, WIDGET, TEXT, REST, TITLE, GAP = 20, 24, 90, 20, 30, 22  # heights of a no
 PREVIEW = 270  # of a picture in the node that saves it
 COLOURS = {
     "Positive prompt": ("#232", "#353"), "Negative prompt": ("#322", "#533"), "SaddleFreeGuidance": ("#233", "#355"),
+    "GuidanceVariations": ("#233", "#355"),
 }
 
 

@@ -19,6 +19,9 @@ LTX_LORA = (
 )
 GEMMA = f"{HUB}/Comfy-Org/ltx-2/resolve/main/split_files/text_encoders/gemma_3_12B_it_fp4_mixed.safetensors"
 
+ZIMAGE_TURBO = f"{ZIMAGE}/diffusion_models/z_image_turbo_bf16.safetensors"
+ZIMAGE_SAMPLER = {"sampler_name": "res_multistep", "scheduler": "simple"}
+
 # The negative prompts are the publishers'.
 QWEN_NEGATIVE = "低分辨率，低画质，肢体畸形，手指畸形，画面过饱和，蜡像感，人脸无细节，过度光滑，画面具有AI感。构图混乱。文字模糊，扭曲"
 WAN_NEGATIVE = (
@@ -40,9 +43,17 @@ KNOBS = (
 UNMEASURED = "Names and settings are those of the publisher's template. Nobody has measured the guidance on this model yet."
 
 
-def note(look, *turn):
+VARIATION_KNOBS = (
+    "- **count**: one more costs one more picture; the others are kept.\n"
+    "- **difference**: how different they may be; 0 is off, 8 the default, 16 strong.\n"
+    "- **order**: nearest first puts the most alike beside the first picture; **seeds** shows which is which.\n"
+    "- **plain_first**: off, the picture without guidance is left out."
+)
+
+
+def note(look, *turn, knobs=KNOBS):
     """The text of a template's note."""
-    return "\n".join(["## What to look at", look, "", WHAT, "", "## What to turn", KNOBS, *turn, "", UNMEASURED])
+    return "\n".join(["## What to look at", look, "", WHAT, "", "## What to turn", knobs, *turn, "", UNMEASURED])
 
 
 # --- Parts -----------------------------------------------------------------------------------------------------------
@@ -111,8 +122,8 @@ def ksampler(page, latent, conditions, **settings):
 # --- Templates -------------------------------------------------------------------------------------------------------
 
 
-def z_image(page, file, steps, cfg, negative, title):
-    """Z-Image, turbo or base."""
+def z_image_parts(page, file, negative):
+    """Z-Image, turbo or base: model, VAE, conditions and latent."""
     (model,), clip, vae = load(
         page, {None: file}, f"{ZIMAGE}/text_encoders/qwen_3_4b.safetensors", "lumina2", f"{ZIMAGE}/vae/ae.safetensors"
     )
@@ -121,16 +132,38 @@ def z_image(page, file, steps, cfg, negative, title):
     words = "a tea house on a steep hillside after rain, fog between the cedars, paper lanterns being lit, wide view"
     conditions = texts(page, clip, words, negative)
     (latent,) = page.add("EmptySD3LatentImage", width=1024, height=1024)
-    sample = ksampler(
-        page, latent, conditions, steps=steps, cfg=cfg, sampler_name="res_multistep", scheduler="simple"
-    )
+    return model, vae, conditions, latent
+
+
+def z_image(page, file, steps, cfg, negative, title):
+    """Z-Image, turbo or base, without and with our node."""
+    model, vae, conditions, latent = z_image_parts(page, file, negative)
+    sample = ksampler(page, latent, conditions, steps=steps, cfg=cfg, **ZIMAGE_SAMPLER)
     pair(page, model, vae, page.name, sample)
     page.note(title, note(ABOVE))
 
 
 def z_image_turbo(page):
     """Z-Image turbo: 8 steps, CFG 1."""
-    z_image(page, f"{ZIMAGE}/diffusion_models/z_image_turbo_bf16.safetensors", 8, 1.0, None, "Z-Image turbo")
+    z_image(page, ZIMAGE_TURBO, 8, 1.0, None, "Z-Image turbo")
+
+
+def z_image_turbo_variations(page):
+    """Z-Image turbo: 8 steps, CFG 1; four variations from one noise."""
+    model, vae, conditions, latent = z_image_parts(page, ZIMAGE_TURBO, None)
+    page.column(330)
+    images, _, seeds = page.add(
+        "GuidanceVariations", model=model, positive=conditions[0], negative=conditions[1], latent_image=latent, vae=vae,
+        seed=1, steps=8, cfg=1.0, order="nearest first", plain_first=True, **ZIMAGE_SAMPLER,
+    )
+    page.column(420)
+    page.add("SaveImage", "Without guidance, and four variations", images=images, filename_prefix=page.name)
+    page.add("PreviewAny", "Seeds and distances", source=seeds)
+    page.note("Z-Image turbo, variations", note(
+        "Five pictures from the same noise: the model alone, then four variations, the nearest to it first.",
+        "- In bf16 the search may find nothing in 8 steps. Then all pictures are alike, and the log says so.",
+        knobs=VARIATION_KNOBS,
+    ))
 
 
 def z_image_base(page):
@@ -350,7 +383,8 @@ def _ltx_stage(page, guider, sampler, frames, sound, number, sigmas):
 
 
 TEMPLATES = {
-    "z-image-turbo": z_image_turbo, "z-image": z_image_base, "qwen-image": qwen_image, "qwen-image-edit": qwen_image_edit,
+    "z-image-turbo": z_image_turbo, "z-image-turbo-variations": z_image_turbo_variations, "z-image": z_image_base,
+    "qwen-image": qwen_image, "qwen-image-edit": qwen_image_edit,
     "ltx-2.3": ltx, "wan-2.2-14b": wan_2_2, "flux-2-klein": flux_2_klein, "krea-2": krea_2,
     "hunyuan-video-1.5": hunyuan_video,
 }

@@ -72,15 +72,17 @@ class Run:
 
     def under(self, mask: Tensor | None) -> "Run":
         """The run with another mask [B or 1, ...] of where the picture may change, None for everywhere."""
-        if mask is None:
-            return replace(self, mask=None)
+        return replace(self, mask=None if mask is None else self.fitted("mask", mask))
+
+    def fitted(self, name: str, values: float | Tensor) -> Tensor:
+        """Values [B or 1, ...] for every value of x, [B, N]; name: what the user knows them as."""
         shape = self.shape[1:]
-        mask = torch.as_tensor(mask).to(self.ahead.device, self.ahead.dtype)
+        values = torch.as_tensor(values).to(self.ahead.device, self.ahead.dtype)
         try:
-            mask = mask.expand(shape)
+            values = values.expand(shape)
         except RuntimeError as error:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; it must fit x with {tuple(shape)}.") from error
-        return replace(self, mask=mask.flatten(1))
+            raise ValueError(f"{name} has shape {tuple(values.shape)}; it must fit x with {tuple(shape)}.") from error
+        return values.flatten(1)
 
     def above(self, certainty: float) -> Tensor:
         """By how much each quotient is above 1, less what it may be wrong by, [directions, B]."""

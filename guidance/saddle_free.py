@@ -57,10 +57,13 @@ class SaddleFree:
 
     def __call__(
         self, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, *, alpha: float | Tensor, std: float | Tensor,
-        mask: Tensor | None = None, image_keys: Sequence[int] | None = None,
+        mask: Tensor | None = None, image_keys: Sequence[int] | None = None, strength: float | Tensor | None = None,
     ) -> Tensor:
-        """The guided prediction at x [B, ...]; alpha, std: floats or [B]. A new shape of x begins a new run."""
-        call = self.questions(x, alpha=alpha, std=std, mask=mask, image_keys=image_keys)
+        """The guided prediction at x [B, ...]; alpha, std: floats or [B]. A new shape of x begins a new run.
+
+        strength: what the push is multiplied with, a float or [B or 1, ...]; the search does not see it.
+        """
+        call = self.questions(x, alpha=alpha, std=std, mask=mask, image_keys=image_keys, strength=strength)
         rows, images = next(call)
         answer = denoise(rows, torch.tensor(images, device=x.device))
         denoised = answer[: len(x)]
@@ -76,7 +79,7 @@ class SaddleFree:
 
     def questions(
         self, x: Tensor, *, alpha: float | Tensor, std: float | Tensor, mask: Tensor | None = None,
-        image_keys: Sequence[int] | None = None, sigma: Tensor | None = None,
+        image_keys: Sequence[int] | None = None, sigma: Tensor | None = None, strength: float | Tensor | None = None,
     ) -> Generator[Question, Tensor, Tensor]:
         """The evaluations of one call, for a caller that makes them itself, and the correction [B, ...] at the end.
 
@@ -91,7 +94,7 @@ class SaddleFree:
         way = Automatic if self.refresh_every == AUTOMATIC else FixedSteps
         search = way(self, self._run_of(x, mask, image_keys), x, alpha, std)
         dtype = yield from search.evaluate()
-        correction = self._push(search.run, search.sigma_hat, dtype)
+        correction = self._push(search.run, search.sigma_hat, dtype, strength)
         traced = search.traced(correction)
         self._run = search.run  # from here on nothing can fail
         self.trace.add(search.sigma_hat[0] if sigma is None else sigma, traced)
@@ -102,22 +105,32 @@ class SaddleFree:
         """Whether a call has ended since the run began."""
         return self._run is not None
 
-    def again(self, *, alpha: float | Tensor, std: float | Tensor, dtype: torch.dtype) -> Tensor:
+    def again(
+        self, *, alpha: float | Tensor, std: float | Tensor, dtype: torch.dtype, strength: float | Tensor | None = None
+    ) -> Tensor:
         """The correction [B, ...] of the last call once more, for a sampler that asks twice at one place."""
         assert self._run is not None, "again() comes after a call"
         sigma_hat = torch.as_tensor(std / alpha, dtype=self._run.ahead.dtype, device=self._run.ahead.device)
-        return self._push(self._run, sigma_hat, dtype)
+        return self._push(self._run, sigma_hat, dtype, strength)
 
     def weight(self, run: Run, sigma_hat: Tensor) -> Tensor:
         """How far each direction of a run acts at sigma_hat [B], from 0 to 1, [directions, B]."""
         spacing = self.spacing if self.refresh_every == AUTOMATIC else None
         return run.weight(sigma_hat, self.ramp, self.certainty, spacing)
 
-    def _push(self, run: Run, sigma_hat: Tensor, dtype: torch.dtype) -> Tensor:
-        """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...]."""
+    def _push(
+        self, run: Run, sigma_hat: Tensor, dtype: torch.dtype, strength: float | Tensor | None
+    ) -> Tensor:
+        """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...].
+
+        All of it is multiplied with strength.
+        """
         weight = self.weight(run, sigma_hat)  # [directions, B]
         push = torch.where(weight > 0, self.scale * sigma_hat * weight, 0)[..., None] * run.ahead
-        push = push.sum(dim=0).to(dtype)  # [B, N]
+        push = push.sum(dim=0)  # [B, N]
+        if strength is not None:
+            push = push * (run.fitted("strength", strength) if isinstance(strength, Tensor) else strength)
+        push = push.to(dtype)
         return torch.where(push.isfinite().all(dim=1, keepdim=True), push, 0).reshape(run.shape[1:])
 
     def _run_of(self, x: Tensor, mask: Tensor | None, image_keys: Sequence[int] | None) -> Run:

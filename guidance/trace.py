@@ -38,8 +38,11 @@ class TracedCall:
         assert self.known is not None and self.weight is not None and self.error is not None
         assert self.push is not None and self.evaluations is not None
         known, weights = self.known.tolist(), self.weight.T.tolist()
-        acted = [any(weight > 0 for weight in each) and there for each, there in zip(weights, known)]
-        if not any(acted):
+        undecided = [any(weight > 0 for weight in each) and there for each, there in zip(weights, known)]
+        acted = [push > 0 and there for push, there in zip(self.push.tolist(), undecided)]
+        if any(undecided) and not any(acted):
+            call["reason"] = "the strength was 0"
+        elif not any(acted):
             call["reason"] = "no positive curvature" if any(known) else "nothing was looked for yet"
         return call | {
             "rayleigh": _plain(self.rayleigh, known), "error": _plain(self.error, known), "acted": acted,

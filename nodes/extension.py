@@ -6,6 +6,7 @@ from .auto_guidance import AutoGuidance
 from .curvature_scope import CurvatureScope
 from .demo_model import SaddleFreeDemoModel
 from .guidance_sweep import GuidanceSweep, GuidanceSweepGrid
+from .guidance_variations import GuidanceVariations, GuidanceVariationsBatch
 from .saddle_free import SaddleFreeGuidance
 from .weaken_model import WeakenModel
 
@@ -16,6 +17,6 @@ class SaddleFreeExtension(ComfyExtension):
     async def get_node_list(self):
         """Node classes in the order in which menus list them."""
         return [
-            SaddleFreeGuidance, AutoGuidance, WeakenModel, CurvatureScope, GuidanceSweep, SaddleFreeDemoModel,
-            GuidanceSweepGrid,
+            SaddleFreeGuidance, AutoGuidance, WeakenModel, CurvatureScope, GuidanceSweep, GuidanceVariations,
+            SaddleFreeDemoModel, GuidanceSweepGrid, GuidanceVariationsBatch,
         ]

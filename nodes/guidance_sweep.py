@@ -3,12 +3,10 @@
 It expands into the pack's own guidance and the host's sampler and decoder, so the host caches each picture by itself.
 """
 
-import comfy.nested_tensor
-import comfy.samplers
-import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from .expansion import add_picture, as_inputs, joined, link_inputs, pictures_of, sampler_inputs
 from .inputs import checked, refuse_odd
 from .saddle_free import SaddleFreeGuidance
 from .sweep_grid import grid_image
@@ -33,7 +31,10 @@ class GuidanceSweep(io.ComfyNode):
                 "are inside, so connect the plain model."
             ),
             search_aliases=["SFG", "XY plot", "grid", "compare"],
-            inputs=[*_link_inputs(), *_sampler_inputs(), *_list_inputs(), *_guidance_inputs()],
+            inputs=[
+                *link_inputs("of a batch, every image is shown in each cell"), *sampler_inputs(), *_list_inputs(),
+                *_guidance_inputs(),
+            ],
             outputs=[
                 io.Image.Output("grid", display_name="grid", tooltip="All pictures, labelled with their values."),
                 io.Latent.Output(
@@ -71,19 +72,12 @@ class GuidanceSweep(io.ComfyNode):
             "positive": positive, "negative": negative, "latent_image": latent_image, "seed": seed, "steps": steps,
             "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise,
         }
-        graph, collected = GraphBuilder(), {}
-        for cell in (cell for row in rows for cell in row):
-            name = _label(cell)
-            # Ids say the value, not the place: the host caches the guidance by its id, and a longer list moves places.
-            guidance = graph.node(
-                "SaddleFreeGuidance", f"guidance {name}", model=model, **{**_defaults(), **knobs, **cell}
-            )
-            latent = graph.node("KSampler", f"sampler {name}", model=guidance.out(0), **sampling)
-            image = graph.node("VAEDecode", f"decoder {name}", samples=latent.out(0), vae=vae)
-            place = len(collected) // 2
-            collected |= {f"image_{place}": image.out(0), f"latent_{place}": latent.out(0)}
+        graph = GraphBuilder()
+        pictures = [
+            add_picture(graph, _label(cell), {**knobs, **cell}, model, vae, sampling) for row in rows for cell in row
+        ]
         labels = "\n".join("\t".join(map(_label, row)) for row in rows)
-        grid = graph.node("GuidanceSweepGrid", "grid", labels=labels, **collected)
+        grid = graph.node("GuidanceSweepGrid", "grid", labels=labels, **as_inputs(pictures))
         return io.NodeOutput(grid.out(0), grid.out(1), expand=graph.finalize())
 
 
@@ -114,22 +108,12 @@ class GuidanceSweepGrid(io.ComfyNode):
     def execute(cls, labels, **cells):
         """The grid and the latents."""
         rows = [row.split("\t") for row in labels.split("\n")]
-        count = sum(map(len, rows))
-        for place in range(count):
-            refuse_odd([io.Image.Input(f"image_{place}"), io.Latent.Input(f"latent_{place}")], cells)
-        image = grid_image([cells[f"image_{place}"] for place in range(count)], rows)
-        samples = [cells[f"latent_{place}"]["samples"] for place in range(count)]
-        return io.NodeOutput(image, {"samples": _joined(samples)})
+        images, latents = pictures_of(cells, sum(map(len, rows)))
+        return io.NodeOutput(grid_image(images, rows), {"samples": joined(latents)})
 
 
 def _label(cell):
     return ", ".join(f"{knob} {value}".removesuffix(".0") for knob, value in cell.items())
-
-
-def _joined(samples):
-    if isinstance(samples[0], comfy.nested_tensor.NestedTensor):
-        return comfy.nested_tensor.NestedTensor([torch.cat(parts) for parts in zip(*(one.unbind() for one in samples))])
-    return torch.cat(samples)
 
 
 def _cells(parameter, values, second_parameter, second_values):
@@ -138,55 +122,6 @@ def _cells(parameter, values, second_parameter, second_values):
     if second_parameter != "none":
         lists.append((second_parameter, knobs[second_parameter], second_values, "second_values"))
     return combinations(lists)
-
-
-def _defaults():
-    inputs = SaddleFreeGuidance.define_schema().inputs
-    return {item.id: item.default for item in inputs if isinstance(item, io.WidgetInput)}
-
-
-def _link_inputs():
-    # Links as such: only they let the host see that a cell's inputs are the ones it has cached.
-    return [
-        io.Model.Input("model", raw_link=True, tooltip="The model, without Saddle-Free Guidance: the sweep adds it."),
-        io.Conditioning.Input("positive", raw_link=True, tooltip="What the pictures should show."),
-        io.Conditioning.Input("negative", raw_link=True, tooltip="What they should not show, with cfg above 1."),
-        io.Latent.Input(
-            "latent_image", raw_link=True,
-            tooltip="The latent to start from; of a batch, every image is shown in each cell.",
-        ),
-        io.Vae.Input("vae", raw_link=True, tooltip="The VAE that decodes the pictures."),
-    ]
-
-
-def _sampler_inputs():
-    return [
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-            tooltip="The noise that every picture starts from. Any whole number.",
-        ),
-        io.Int.Input(
-            "steps", default=20, min=1, max=10000,
-            tooltip="Sampling steps of every picture. Useful range 10 to 50, or 4 to 8 for distilled models.",
-        ),
-        io.Float.Input(
-            "cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
-            tooltip="How closely the pictures follow the prompt; adds up with the guidance of the sweep. 1 is off; "
-            "useful range 2 to 8 for most models.",
-        ),
-        io.Combo.Input(
-            "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
-            tooltip="The sampler of every picture, as in KSampler.",
-        ),
-        io.Combo.Input(
-            "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras",
-            tooltip="How fast the noise goes down over the steps, as in KSampler.",
-        ),
-        io.Float.Input(
-            "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-            tooltip="How much of latent_image is made anew. 1 makes all of it; 0 changes nothing.",
-        ),
-    ]
 
 
 def _list_inputs():

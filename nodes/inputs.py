@@ -19,6 +19,11 @@ SOCKETS = {  # kind of link -> what it must be, in words and as a check
         "pictures in a tensor [pictures, height, width, 3]",
         lambda value: isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[3] >= 3 and value.numel() > 0,
     ),
+    "MASK": (
+        "a mask, numbers in a tensor [masks, height, width]",
+        lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3) and value.numel() > 0
+        and bool(value.isfinite().all()),
+    ),
     "CURVATURE_TRACE": (
         "the trace that comes out of Saddle-Free Guidance", lambda value: isinstance(value, CurvatureTrace)
     ),
@@ -61,6 +66,8 @@ def _allowed(item):
         return f"a whole number from {item.min} to {item.max}", functools.partial(_within, item, numbers.Integral)
     if isinstance(item, io.Float.Input):
         return f"a number from {item.min:g} to {item.max:g}", functools.partial(_within, item, numbers.Real)
+    if isinstance(item, io.Boolean.Input):
+        return "true or false", lambda value: isinstance(value, bool)
     if isinstance(item, io.String.Input):
         return "text", lambda value: isinstance(value, str)
     if isinstance(item, io.Combo.Input):

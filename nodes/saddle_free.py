@@ -16,6 +16,7 @@ from .host.points import Points
 from .host.run import GuidedRun, guided_sampling, window_inputs
 from .inputs import checked
 from .live_trace import LiveTrace, Trace
+from .strength import CONSTANT, Strength, strength_inputs
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,25 @@ class Settings:
     probe_radius: float
     refresh_every: int
     directions: int
+    strength_curve: str = CONSTANT
 
 
 class SaddleFreeRun(GuidedRun):
     """One sampling run: the guide, asked through the host, and its trace.
 
-    node_id: of the node that guides, None where no executor runs it.
+    masks: how strong it is in the picture, a MASK or None; node_id: of the node that guides, None where no executor
+    runs it.
     """
 
     NAME, RANK = "Saddle-Free Guidance", 2
 
-    def __init__(self, settings, trace, node_id, guider, noise, sigmas):
+    def __init__(self, settings, masks, trace, node_id, guider, noise, sigmas):
         super().__init__(guider, settings.start_percent, settings.end_percent)
         self.settings = settings
         self.schedule = sigmas.tolist()
         self.noise = weakref.ref(noise)
         self.keys = image_keys(noise)
+        self.strength = Strength(masks, settings.strength_curve, self.percents)
         self.mask = None  # where the picture may change, as the sampler has it
         self.part = None  # which values of a packed latent are guided, None for all
         self.guide = None
@@ -73,7 +77,8 @@ class SaddleFreeRun(GuidedRun):
 
     def sample(self, executor, noise, latent_image, *args, **kwargs):
         """The sampling; what was traced is kept however it ends."""
-        shapes = kwargs.get("latent_shapes")
+        self.strength.latent_shapes = shapes = kwargs.get("latent_shapes")
+        self.strength.check(noise.shape)
         self.trace.layout = None if shapes is None else functools.partial(unpacked, latent_shapes=shapes)
         if self.keys is None:  # without noise, what is sampled from names the image
             self.keys = image_keys(latent_image)
@@ -93,10 +98,10 @@ class SaddleFreeRun(GuidedRun):
 
     def correction(self, args):
         """The saddle-free correction, from the answers to what the guide asks."""
-        alpha, std = self._coordinates(args)
-        dtype = args["denoised"].dtype
         if self.repeated and self.guide is not None and self.guide.begun:
-            return self.frames.apart(self.guide.again(alpha=alpha, std=std, dtype=dtype))
+            alpha, std = self._coordinates(args)
+            again = self.guide.again(alpha=alpha, std=std, dtype=args["denoised"].dtype, strength=self._strength(args))
+            return self.frames.apart(again)
         call, points = self._ask(args)
         self.call = None
         main = self.predictions.main(args)
@@ -108,7 +113,7 @@ class SaddleFreeRun(GuidedRun):
             try:
                 points = self._points(*call.send(answer))
             except StopIteration as end:
-                self.note_acted((self.trace[-1].weight > 0).any())
+                self.note_acted((self.trace[-1].push > 0).any())
                 return self.frames.apart(end.value)
             answer = None
 
@@ -128,7 +133,9 @@ class SaddleFreeRun(GuidedRun):
         return super().why_idle(args) or self.nothing or None
 
     def why_ineffective(self):
-        """The model was nowhere undecided."""
+        """The model was nowhere undecided, or where it was, the strength is 0."""
+        if any(call.weight is not None and bool((call.weight > 0).any()) for call in self.trace):
+            return "strength_mask and strength_curve left nothing of the push"
         return f"the model showed no positive curvature at any of {self.active_calls} calls"
 
     def _ask(self, args):
@@ -139,7 +146,8 @@ class SaddleFreeRun(GuidedRun):
                 self._begin(args)
             alpha, std = self._coordinates(args)
             call = self.guide.questions(
-                self.frames.together(x), alpha=alpha, std=std, mask=self._mask(x), sigma=args["sigma"][0]
+                self.frames.together(x), alpha=alpha, std=std, mask=self._mask(x), sigma=args["sigma"][0],
+                strength=self._strength(args),
             )
             rows, images = next(call)
             count = len(x) // self.frames.count
@@ -172,6 +180,14 @@ class SaddleFreeRun(GuidedRun):
             return self.part
         mask = self.frames.together(self.mask.to(x.device).expand(x.shape))
         return mask if self.part is None else mask * self.part
+
+    def _strength(self, args):
+        """What the push is multiplied with, in the layout of what the guide sees, or None."""
+        x, sigma = args["input"], args["sigma"][0]
+        strength = self.strength.at(x, sigma, args["model"].model_sampling)
+        if isinstance(strength, torch.Tensor) and self.frames.count > 1:
+            strength = self.frames.together(strength.expand(len(x), *strength.shape[1:]))
+        return strength
 
 
 class SaddleFreeGuidance(io.ComfyNode):
@@ -225,6 +241,7 @@ class SaddleFreeGuidance(io.ComfyNode):
                     "which is the best value for its cost. More also decide weaker ones, and each takes as many extra "
                     "evaluations again. Useful range 1 to 4.",
                 ),
+                *strength_inputs(),
             ],
             outputs=[
                 io.Model.Output(tooltip="The model with guidance."),
@@ -238,16 +255,18 @@ class SaddleFreeGuidance(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions):
+    def execute(
+        cls, model, scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions,
+        strength_mask=None, strength_curve=CONSTANT,
+    ):
         """A clone of the model with the guidance attached, or the model itself when scale is 0; and the trace."""
         if scale == 0:
             return io.NodeOutput(model, CurvatureTrace(off="Saddle-Free Guidance is off: its scale is 0."))
         settings = Settings(
-            scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions
+            scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions, strength_curve
         )
         trace, node_id = CurvatureTrace(), getattr(cls.hidden, "unique_id", None)
         guided = model.clone()
-        guided.add_wrapper_with_key(
-            WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(functools.partial(SaddleFreeRun, settings, trace, node_id))
-        )
+        run = functools.partial(SaddleFreeRun, settings, strength_mask, trace, node_id)
+        guided.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(run))
         return io.NodeOutput(guided, trace)

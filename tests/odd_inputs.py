@@ -1,8 +1,8 @@
 """Odd values for the inputs of the pack's nodes."""
 
 NODES = (
-    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "SaddleFreeDemoModel",
-    "GuidanceSweepGrid",
+    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "GuidanceVariations",
+    "SaddleFreeDemoModel", "GuidanceSweepGrid", "GuidanceVariationsBatch",
 )
 ODD = [
     None, "", "abc", "nan", "-inf", "12x", "0x10", "1e999", "0, 1\n2;3", "\x00", "é" * 5000, "'; DROP TABLE x; --",

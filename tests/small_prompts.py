@@ -83,7 +83,8 @@ def watched(host, prompt):
         watch = {"model": guide["inputs"]["model"], "label": key, "break_at": 0, "how": "interrupt"}
         made[f"watch {key}"] = {"class_type": "TestWatch", "inputs": watch}
         guide["inputs"]["model"] = [f"watch {key}", 0]
-        made[f"capture {key}"] = {"class_type": "TestCapture", "inputs": {"samples": [key, 0], "label": key}}
+        place = host.node(made[key]["class_type"]).RETURN_TYPES.index("LATENT")
+        made[f"capture {key}"] = {"class_type": "TestCapture", "inputs": {"samples": [key, place], "label": key}}
     return made
 
 

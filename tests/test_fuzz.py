@@ -12,6 +12,8 @@ from odd_inputs import NODES, ODD, widgets
 from seeds import SEED
 from short_runs import quick_collections
 
+EXPANDING = ("GuidanceSweep", "GuidanceVariations")  # into nodes of the host, which check what these hand on
+COLLECTORS = ("GuidanceSweepGrid", "GuidanceVariationsBatch")
 BROKEN_LINKS = [["nope", 0], ["1", 99], ["1", "x"]]
 
 
@@ -50,6 +52,20 @@ def graph_with(node, shape="2,3,8,8"):
             directions=1,
         )
         graph.add("TestCaptureImage", images=sweep, label="picture")
+    if node == "GuidanceVariations":
+        made = graph.add(
+            "GuidanceVariations", model=demo, positive=condition, negative=condition, latent_image=latent, vae=vae,
+            seed=0, steps=1, cfg=1.0, sampler_name="euler", scheduler="karras", denoise=1.0, count=1, guidance_seed=0,
+            difference=1.0, order="by seed", directions=1, plain_first=False,
+        )
+        graph.add("TestCaptureImage", images=made, label="picture")
+    if node == "GuidanceVariationsBatch":
+        image = graph.add("VAEDecode", samples=samples, vae=vae)
+        batch = graph.add(
+            "GuidanceVariationsBatch", labels="one\ntwo", order="by seed", image_0=image, latent_0=samples,
+            image_1=image, latent_1=samples,
+        )
+        graph.add("TestCaptureImage", images=batch, label="picture")
     if node == "GuidanceSweepGrid":
         image = graph.add("VAEDecode", samples=samples, vae=vae)
         grid = graph.add(
@@ -72,7 +88,7 @@ def answer(host, executor, prompt):
 
 
 def sockets(host, node):
-    if node == "GuidanceSweepGrid":
+    if node in COLLECTORS:
         return ["image_0", "latent_0", "image_1", "latent_1"]
     return [item.id for item in host.node(node).define_schema().inputs if not hasattr(item, "default")]
 
@@ -126,7 +142,7 @@ def test_every_widget_with_odd_values(host, executor, node):
                 message = failed["exception_message"]
                 about = item.id in message or (item.id == "labels" and " is missing; " in message)
                 told = failed["node_type"] == node and not is_bare(failed) and about
-                hosts_own = node == "GuidanceSweep" and sampler_says(host, executor, item.id, value) == message
+                hosts_own = node in EXPANDING and sampler_says(host, executor, item.id, value) == message
                 if not told and not hosts_own:
                     wrong.append((value, failed["node_type"], message))
         assert not wrong, f"seed {SEED}, {node}.{item.id}: {len(wrong)} of them, first {wrong[:3]}"
@@ -169,7 +185,7 @@ KNOBS = [
     ("SaddleFreeGuidance", "scale"), ("SaddleFreeGuidance", "start_percent"), ("SaddleFreeGuidance", "end_percent"),
     ("SaddleFreeGuidance", "probe_radius"), ("AutoGuidance", "scale"), ("AutoGuidance", "start_percent"),
     ("AutoGuidance", "end_percent"), ("WeakenModel", "strength"), ("CurvatureScope", "opacity"),
-    ("GuidanceSweep", "scale"), ("GuidanceSweep", "start_percent"),
+    ("GuidanceSweep", "scale"), ("GuidanceSweep", "start_percent"), ("GuidanceVariations", "difference"),
 ]
 
 
@@ -228,7 +244,8 @@ def test_each_missing_input_is_named(host, executor, node):
 
 def test_an_api_prompt_of_an_older_version_is_told_every_widget_that_it_lacks(host, executor):
     """As for the host's own nodes; the page fills them in from their defaults when it opens the graph."""
-    for node, first in (("SaddleFreeGuidance", 3), ("AutoGuidance", 1), ("GuidanceSweep", 9), ("KSampler", 4)):
+    known = {"SaddleFreeGuidance": 3, "AutoGuidance": 1, "GuidanceSweep": 9, "GuidanceVariations": 9, "KSampler": 4}
+    for node, first in known.items():
         prompt, name = graph_with(node)
         entry = prompt[name]["inputs"]
         lacks = [key for key, value in entry.items() if not isinstance(value, list)][first:]
@@ -248,7 +265,7 @@ def test_inputs_that_a_node_does_not_have_are_ignored(host, executor):
 # --- Sockets ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("node", [node for node in NODES if node not in ("SaddleFreeDemoModel", "GuidanceSweepGrid")])
+@pytest.mark.parametrize("node", [node for node in NODES if node not in ("SaddleFreeDemoModel", *COLLECTORS)])
 def test_a_link_of_the_wrong_type_is_refused_by_name(host, executor, node):
     sources = {"MODEL": 0, "VAE": 2, "CONDITIONING": 3}  # outputs of the demo model
     for item in host.node(node).define_schema().inputs:
@@ -262,7 +279,7 @@ def test_a_link_of_the_wrong_type_is_refused_by_name(host, executor, node):
             assert refused[node][0]["details"].startswith(f"{item.id}, received_type({kind})")
 
 
-HOSTS_OWN = {  # the node of the host that takes what comes into a socket of the sweep
+HOSTS_OWN = {  # the node of the host that takes what comes into a socket of a node that expands
     "positive": ("KSampler", "positive"), "negative": ("KSampler", "negative"),
     "latent_image": ("KSampler", "latent_image"), "vae": ("VAEDecode", "vae"),
 }
@@ -272,8 +289,8 @@ HOSTS_OWN = {  # the node of the host that takes what comes into a socket of the
 def test_every_socket_with_odd_things(host, executor, node):
     """A literal, or what a wildcard output gives: it runs or fails on this node with a sentence that names the input.
 
-    In the sweep the host's own sampler and decoder take them, in Python's words only where they do so by themselves.
-    The next run is as before.
+    In nodes that expand the host's own sampler and decoder take them, in Python's words only where they do so by
+    themselves. The next run is as before.
     """
     prompt, _ = graph_with(node, "2,3,8,08")
     assert answer(host, executor, prompt) == (None, None)
@@ -286,10 +303,14 @@ def test_every_socket_with_odd_things(host, executor, node):
         if failed is None:
             continue
         told = f"{node}.{socket_id} with {thing}: {failed['exception_message'].strip()}"
+        if (socket_id, thing) == ("strength_mask", "flat picture"):  # are masks, but too many for the batch
+            assert failed["node_type"] == "KSampler" and not is_bare(failed), told
+            assert failed["exception_message"].startswith("strength_mask of Saddle-Free Guidance cannot"), told
+            continue
         assert failed["node_type"] == node, told
-        if node == "GuidanceSweep" and is_bare(failed):
+        if node in EXPANDING and is_bare(failed):
             assert fails_alike(host, executor, *HOSTS_OWN[socket_id], thing), told
-        elif node == "GuidanceSweep":
+        elif node in EXPANDING:
             assert names(failed, "model"), told
         else:
             assert names(failed, socket_id), told
@@ -330,13 +351,14 @@ def test_the_scope_says_what_is_no_trace(host, executor, thing):
     assert not is_bare(failed) and "trace" in failed["exception_message"]
 
 
+@pytest.mark.parametrize("node", COLLECTORS)
 @pytest.mark.parametrize("missing", ["image_0", "latent_0", "image_1", "latent_1"])
-def test_the_grid_names_the_cell_that_it_lacks(host, executor, missing):
-    prompt, name = graph_with("GuidanceSweepGrid")
+def test_what_collects_pictures_names_the_one_that_it_lacks(host, executor, node, missing):
+    prompt, name = graph_with(node)
     del prompt[name]["inputs"][missing]
     refused, failed = answer(host, executor, prompt)
     if refused is not None:
-        assert any(missing in error["details"] for error in refused["GuidanceSweepGrid"])
+        assert any(missing in error["details"] for error in refused[node])
     else:
-        assert failed["node_type"] == "GuidanceSweepGrid"
+        assert failed["node_type"] == node
         assert not is_bare(failed) and missing in failed["exception_message"]

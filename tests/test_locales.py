@@ -16,7 +16,9 @@ IN_EVERY_SENTENCE = {"zh": HAN, "ja": KANA, "ko": HANGUL}
 IN_THE_FILE = {"de": "äöüß", "fr": "éèàê", "es": "áéíóúñ"}
 NUMBER_WORDS = {"zero": "0", "one": "1", "once": "1", "two": "2", "second": "2"}
 # Options of combos, which the page shows in English in every language.
-OPTIONS = ("more noise", "pruned weights")
+OPTIONS = (
+    "more noise", "pruned weights", "fade in", "fade out", "by seed", "nearest first", "farthest first",
+)
 
 
 def read(language):
@@ -77,7 +79,7 @@ def installed(host):
 
 
 def test_the_english_file_is_what_the_schemas_say(expected):
-    assert len(expected) == 7
+    assert len(expected) == 9
     assert read("en") == expected
     assert list(texts(read("en"))) == list(texts(expected))
 

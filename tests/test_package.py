@@ -52,8 +52,8 @@ def test_a_supported_host_loads(version):
 
 
 NODES = (
-    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "SaddleFreeDemoModel",
-    "GuidanceSweepGrid",
+    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "GuidanceVariations",
+    "SaddleFreeDemoModel", "GuidanceSweepGrid", "GuidanceVariationsBatch",
 )
 
 
@@ -72,7 +72,7 @@ def test_saved_graphs_keep_their_meaning(host):
     assert inputs == {
         "SaddleFreeGuidance": [
             "model", "scale", "guidance_seed", "start_percent", "end_percent", "probe_radius", "refresh_every",
-            "directions",
+            "directions", "strength_mask", "strength_curve",
         ],
         "AutoGuidance": ["model", "weak_model", "scale", "start_percent", "end_percent"],
         "WeakenModel": ["model", "method", "strength"],
@@ -82,16 +82,28 @@ def test_saved_graphs_keep_their_meaning(host):
             "denoise", "parameter", "values", "second_parameter", "second_values", "scale", "guidance_seed",
             "start_percent", "end_percent", "directions",
         ],
+        "GuidanceVariations": [
+            "model", "positive", "negative", "latent_image", "vae", "seed", "steps", "cfg", "sampler_name", "scheduler",
+            "denoise", "count", "guidance_seed", "difference", "order", "directions", "plain_first",
+        ],
         "SaddleFreeDemoModel": ["digit", "model", "kind", "style"],
         "GuidanceSweepGrid": ["labels"],
+        "GuidanceVariationsBatch": ["labels", "order"],
     }
     assert outputs == {
         "SaddleFreeGuidance": ["MODEL", "CURVATURE_TRACE"], "AutoGuidance": ["MODEL"], "WeakenModel": ["MODEL"],
         "CurvatureScope": ["IMAGE", "IMAGE"], "GuidanceSweep": ["IMAGE", "LATENT"],
+        "GuidanceVariations": ["IMAGE", "LATENT", "STRING"],
         "SaddleFreeDemoModel": ["MODEL", "MODEL", "VAE", "CONDITIONING"], "GuidanceSweepGrid": ["IMAGE", "LATENT"],
+        "GuidanceVariationsBatch": ["IMAGE", "LATENT", "STRING"],
     }
-    methods = next(item for item in schemas(host)["WeakenModel"].inputs if item.id == "method")
-    assert methods.options == ["more noise", "pruned weights"]
+    options = {
+        ("WeakenModel", "method"): ["more noise", "pruned weights"],
+        ("SaddleFreeGuidance", "strength_curve"): ["constant", "fade in", "fade out", "middle"],
+        ("GuidanceVariations", "order"): ["by seed", "nearest first", "farthest first"],
+    }
+    for (node, name), listed in options.items():
+        assert next(item for item in schemas(host)[node].inputs if item.id == name).options == listed
 
 
 def test_every_input_says_what_it_does_and_every_node_has_a_help_page(host):
@@ -110,7 +122,7 @@ def test_advanced_knobs_and_defaults(host):
     assert defaults == {
         "SaddleFreeGuidance": {
             "scale": 8.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
-            "refresh_every": 0, "directions": 1,
+            "refresh_every": 0, "directions": 1, "strength_curve": "constant",
         },
         "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
         "WeakenModel": {"method": "more noise", "strength": 0.2},
@@ -120,11 +132,17 @@ def test_advanced_knobs_and_defaults(host):
             "parameter": "scale", "values": "0, 4, 8, 16", "second_parameter": "none", "second_values": "",
             "scale": 8.0, "guidance_seed": 0, "start_percent": 0.0, "end_percent": 1.0, "directions": 1,
         },
+        "GuidanceVariations": {
+            "seed": 0, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0,
+            "count": 4, "guidance_seed": 0, "difference": 8.0, "order": "by seed", "directions": 2,
+            "plain_first": False,
+        },
         "SaddleFreeDemoModel": {"digit": "none", "model": "digits", "kind": "any", "style": "any"},
         "GuidanceSweepGrid": {"labels": None},
+        "GuidanceVariationsBatch": {"labels": None, "order": "by seed"},
     }
     advanced = [item.id for schema in schemas(host).values() for item in widgets(schema) if item.advanced]
-    assert advanced == ["probe_radius", "refresh_every", "directions", "directions"]
+    assert advanced == ["probe_radius", "refresh_every", "directions", "directions", "directions"]
 
 
 def test_workflows_are_listed_with_a_thumbnail_and_hold_every_widget(host):

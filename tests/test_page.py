@@ -15,7 +15,10 @@ from pack import ROOT
 quickstart = driver.load_quickstart()
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json"))
-NODES = ("SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "SaddleFreeDemoModel")
+NODES = (
+    "SaddleFreeGuidance", "AutoGuidance", "WeakenModel", "CurvatureScope", "GuidanceSweep", "GuidanceVariations",
+    "SaddleFreeDemoModel",
+)
 WIDTHS = (0, 280, 340, 420, 560, 720, 900)  # 0: the least that the page allows
 
 TEXTS = """() => [...document.querySelectorAll('.saddle-free-scope text')].map((text) => {
@@ -413,7 +416,7 @@ def test_a_graph_of_the_first_release_keeps_its_values(tab, address):
     )
     assert loaded["values"] == {
         "scale": 2.5, "guidance_seed": 123456789, "start_percent": 0.1, "end_percent": 0.9, "probe_radius": 0.25,
-        "refresh_every": 2, "directions": 3,
+        "refresh_every": 2, "directions": 3, "strength_curve": "constant",
     }
     assert loaded["targets"] == [["KSampler", 0]]
     assert loaded["outputs"] == [["MODEL", "MODEL"], ["trace", "CURVATURE_TRACE"]]

@@ -31,10 +31,11 @@ TEXT_NODES = ("CLIPLoader", "DualCLIPLoader", "TripleCLIPLoader")
 WITHOUT_LOADERS = {
     "flux-2-klein": "flux2", "hunyuan-video-1.5": "hunyuan_video_15", "krea-2": "krea2", "ltx-2.3": "ltxav",
     "qwen-image": "qwen_image", "qwen-image-edit": "qwen_image", "wan-2.2-14b": "wan", "z-image": "z_image",
-    "z-image-turbo": "z_image",
+    "z-image-turbo": "z_image", "z-image-turbo-variations": "z_image",
 }
 
 SMALL = {"steps": 2, "width": 64, "height": 64, "length": 5}  # at most
+SEVERAL = ("GuidanceSweep", "GuidanceVariations")  # nodes that sample several times, and give the latents second
 DEMO_STEPS = 8  # after fewer steps the demo model has not been undecided yet
 SAVED = {  # prefix of the files, how many of them, and their size
     "auto-guidance": {"auto-guidance": (1, (1200, 384))},
@@ -56,10 +57,12 @@ SAVED = {  # prefix of the files, how many of them, and their size
     "sdxl": {"sdxl-without": (1, (64, 64)), "sdxl-with": (1, (64, 64))},
     "sweep": {"sweep": (1, (1032, 261))},
     "unconditional": {"unconditional-without": (4, (64, 64)), "unconditional-with": (4, (64, 64))},
+    "variations": {"variations": (1, (1024, 384))},
     "wan-2.2-14b": {"wan-2.2-14b": (1, (64, 64))},
     "wan-video": {"wan-video": (1, (64, 64))},
     "z-image": {"z-image-without": (1, (64, 64)), "z-image-with": (1, (64, 64))},
     "z-image-turbo": {"z-image-turbo-without": (1, (64, 64)), "z-image-turbo-with": (1, (64, 64))},
+    "z-image-turbo-variations": {"z-image-turbo-variations": (5, (64, 64))},
 }
 
 
@@ -180,8 +183,8 @@ def reduced(prompt):
             watch = {"model": inputs["model"], "label": key, "break_at": 0, "how": "interrupt"}
             small[f"watch {key}"] = {"class_type": "TestWatch", "inputs": watch}
             inputs["model"] = [f"watch {key}", 0]
-        if node["class_type"] in ("KSampler", "GuidanceSweep"):
-            samples = [key, 1 if node["class_type"] == "GuidanceSweep" else 0]
+        if node["class_type"] in ("KSampler", *SEVERAL):
+            samples = [key, 1 if node["class_type"] in SEVERAL else 0]
             small[f"capture {key}"] = {"class_type": "TestCapture", "inputs": {"samples": samples, "label": key}}
     return small
 
@@ -231,15 +234,27 @@ def check_latents(name, prompt, record):
     for key, latent in record.latents.items():
         for part in latent.unbind() if latent.is_nested else [latent]:
             assert part.isfinite().all() and part.std() > 0
-        if prompt[key]["class_type"] != "GuidanceSweep":
+        if prompt[key]["class_type"] not in SEVERAL:
             counts = Counter(record.evaluations[key])
             extra = sum(counts.values()) - len(counts)
             assert extra == 0 if not is_guided(prompt, prompt[key]) else extra >= (2 if demo else 0)
+        if prompt[key]["class_type"] == "GuidanceVariations":
+            check_variations(latent, prompt[key]["inputs"], demo)
+            continue
         count = len(prompt[key]["inputs"].get("values", "1").split(","))
         branches += [] if latent.is_nested else latent.chunk(count)
     assert record.latents
     if demo:
         assert not any(torch.equal(one, other) for one, other in itertools.combinations(branches, 2))
+
+
+def check_variations(latents, knobs, demo):
+    """Of each image its plain picture and `count` variations, the nearest first; of some trained ones, all others."""
+    assert knobs["plain_first"] and knobs["order"] == "nearest first"
+    rows = latents.unflatten(0, (-1, knobs["count"] + 1))
+    far = (rows - rows[:, :1]).flatten(2).square().mean(dim=2).sqrt()
+    assert (far.diff(dim=1) >= 0).all()
+    assert not demo or (far[:, 1:].amin(dim=1) > 0.05).any()
 
 
 def check_files(host, name, files):

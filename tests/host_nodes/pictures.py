@@ -85,6 +85,21 @@ class TestMasks:
         return ((distance / widths if soft else distance).clamp(0, 1).float(),)
 
 
+class TestEvenMasks:
+    """Masks of one value each."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"values": ("STRING", {}), "size": ("INT", {"default": 32})}}
+
+    RETURN_TYPES = ("MASK",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, values, size):
+        return (torch.tensor([float(value) for value in values.split()])[:, None, None].repeat(1, size, size),)
+
+
 class HintNetwork(torch.nn.Module):
     """The network of a ControlNet for the SD3 stand-in: adds a pattern to all tokens, as strong as an image's hint."""
 
@@ -132,5 +147,6 @@ class TestHints:
 
 
 PICTURE_NODES = (
-    TestConditions, TestNoCondition, TestPickCondition, TestPicture, TestMasks, TestHintControlNet, TestHints,
+    TestConditions, TestNoCondition, TestPickCondition, TestPicture, TestMasks, TestEvenMasks, TestHintControlNet,
+    TestHints,
 )
