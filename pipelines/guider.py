@@ -28,7 +28,6 @@ class SaddleFreeGuidance(BaseGuidance):
     trace: what was found at each step of the last run.
     """
 
-    ignore_for_config = ["guider", "scheduler"]
     _input_predictions = ["pred_cond"]
 
     def __init__(

@@ -13,16 +13,16 @@ def coordinates(scheduler, timestep: Tensor) -> tuple[float, float]:
     """
     if not (scheduler.timesteps == timestep.to(scheduler.timesteps.device)).any():
         raise ValueError(
-            f"{type(scheduler).__name__} has no timestep {float(timestep):g}; give SaddleFreeGuidance the scheduler that "
-            "the pipeline samples with: scheduler=pipe.scheduler."
+            f"{type(scheduler).__name__} has no timestep {float(timestep):g}; give SaddleFreeGuidance the scheduler "
+            "that the pipeline samples with: scheduler=pipe.scheduler."
         )
     if is_flow(scheduler):
         sigma = _sigma(scheduler, timestep)
         return 1 - sigma, sigma
     if hasattr(scheduler, "mid_point_sigma") or not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(
-            f"SaddleFreeGuidance cannot tell the noise level from {type(scheduler).__name__}; use a scheduler of a flow "
-            "model, such as FlowMatchEulerDiscreteScheduler, or one with alphas_cumprod, such as EulerDiscreteScheduler."
+            f"SaddleFreeGuidance cannot tell the noise level from {type(scheduler).__name__}; use one of a flow model, "
+            "such as FlowMatchEulerDiscreteScheduler, or one with alphas_cumprod, such as EulerDiscreteScheduler."
         )
     if getattr(scheduler, "sigmas", None) is None:
         kept = float(scheduler.alphas_cumprod[int(timestep)])

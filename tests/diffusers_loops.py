@@ -2,7 +2,10 @@
 
 import torch
 from diffusers import (
-    ClassifierFreeGuidance, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel,
+    ClassifierFreeGuidance,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
     UNet2DConditionModel,
 )
 from diffusers.modular_pipelines.stable_diffusion_3.denoise import StableDiffusion3DenoiseStep
