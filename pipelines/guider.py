@@ -5,6 +5,7 @@ import hashlib
 import torch
 from diffusers import BaseGuidance, ClassifierFreeGuidance
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ..guidance import CurvatureTrace, SaddleFree
 from .asked import Asked
@@ -42,9 +43,11 @@ class SaddleFreeGuidance(BaseGuidance):
         )
         self.scheduler, self.scale = scheduler, scale
         self.trace = CurvatureTrace()
-        settings = {"directions": directions, "probe_radius": probe_radius, "trace": self.trace}
-        self._guide = SaddleFree(scale, seed, refresh_every, **settings)
-        self._handle = self._call = None
+        self._guide = SaddleFree(
+            scale, seed, refresh_every, directions, probe_radius=probe_radius, trace=self.trace
+        )
+        self._handle: RemovableHandle | None = None
+        self._call: tuple | None = None  # network, args, kwargs, and what it answered
 
     def __getattr__(self, name):
         """Whatever else a pipeline asks of a guider, such as guidance_scale, is the inner one's."""
