@@ -22,6 +22,7 @@ CHANGED = {  # what each widget is set to, each another value than its default
     },
     "SaddleFreeDemoModel": {"digit": "3", "model": "digits", "kind": "cat", "style": "blob"},
 }
+FEW_SADDLES = ("SaddleFreeGuidance",)  # in these steps, so that not every widget has something to change
 FEW = {"steps": STEPS}  # of the sweep, where its default is more
 
 
@@ -106,7 +107,7 @@ def test_a_link_does_what_the_widget_does(host, name):
     assert same(run(before, kinds), plain)
 
 
-@pytest.mark.parametrize("name", ["SaddleFreeGuidance", "AutoGuidance"])
+@pytest.mark.parametrize("name", ["SaddleFreeGuidance", "AutoGuidance", "WeakenModel"])
 def test_each_value_of_a_plot_is_what_it_is_alone(host, name):
     """In one executor that caches, one widget after another and back: nothing of a run is left for the next."""
     executor = host.executor(cached=True)
@@ -114,6 +115,7 @@ def test_each_value_of_a_plot_is_what_it_is_alone(host, name):
     first = made(host, executor, name, found)
     for widget, value in CHANGED[name].items():
         changed = found | {widget: value}
-        assert same(made(host, executor, name, changed), made(host, host.executor(), name, changed)), widget
-    back = made(host, host.executor(cached=True), name, found)
-    assert same(back, first)
+        plotted = made(host, executor, name, changed)
+        assert same(plotted, made(host, host.executor(), name, changed)), widget
+        assert name in FEW_SADDLES or not same(plotted, first), widget
+    assert same(made(host, host.executor(), name, found), first)
