@@ -272,7 +272,7 @@ EVALUATES = {
     "marshal", "shelve", "yaml", "jsonpickle", "torch.load", "torch.jit.load", "numpy.load", "np.load",
     "load_torch_file", "torch.hub.load", "runpy", "os.system",
 }
-FOLDERS = ("nodes", "guidance", "curvature")
+FOLDERS = ("nodes", "guidance", "curvature", "pipelines")
 MODULES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 
 

@@ -2,8 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from pack import ROOT
@@ -22,7 +25,84 @@ def test_the_core_imports_with_torch_alone():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("folder, forbidden", [("curvature", r"guidance|nodes|comfy"), ("guidance", r"nodes|comfy")])
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel that pip makes of this checkout, without a network: a folder to import from, and what it declares."""
+    base = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "quickstart.py"):
+        shutil.copy(ROOT / name, base)
+    for name in ("curvature", "guidance", "pipelines", "nodes"):
+        shutil.copytree(ROOT / name, base / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation"]
+    made = subprocess.run([*command, "--wheel-dir", str(base), str(base)], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    (wheel,) = base.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(base / "installed")
+    (metadata,) = (base / "installed").glob("*.dist-info/METADATA")
+    return base / "installed", metadata.read_text(encoding="utf-8")
+
+
+def test_the_wheel_holds_the_guide_and_needs_torch_alone(installed):
+    folder, metadata = installed
+    needed = re.findall(r"(?m)^Requires-Dist: (.+)$", metadata)
+    assert [need for need in needed if "extra" not in need] == ["torch"]
+    assert any(re.fullmatch(r"diffusers>=[\d.]+; extra == .diffusers.", need) for need in needed)
+    package = folder / "saddle_free_guidance"
+    modules = {path.relative_to(package) for path in package.rglob("*.py")}
+    for place, name in (("curvature", "curvature"), ("guidance", "guidance"), ("pipelines", "diffusers")):
+        files = {path.name for path in (ROOT / place).glob("*.py")}
+        assert {path.name for path in modules if path.parent == Path(name)} == files
+    assert not (package / "nodes").exists()
+
+
+GUIDED = """
+import importlib.abc, importlib.util, sys
+sys.path.insert(0, sys.argv[1])
+ABSENT = ("numpy", "safetensors", "matplotlib", "PIL", "diffusers", "transformers", "comfy")
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+sys.meta_path.insert(0, Absent())
+import torch
+from saddle_free_guidance.guidance import SaddleFree
+guide = SaddleFree(scale=8.0, seed=0, refresh_every=1)
+x = 0.01 * torch.ones(2, 4)
+for sigma in (0.2, 0.19, 0.18):
+    guided = guide(lambda rows, images: torch.tanh(3 * rows), x, alpha=1.0, std=sigma)
+assert not torch.equal(guided, torch.tanh(3 * x))
+try:
+    import saddle_free_guidance.diffusers
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+def test_what_is_installed_guides_with_torch_alone(installed, tmp_path):
+    command = [sys.executable, "-I", "-W", "ignore", "-c", GUIDED, str(installed[0])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "No module named 'diffusers'"
+
+
+def test_the_guider_is_installed_under_the_name_it_is_documented_with(installed, tmp_path):
+    pytest.importorskip("diffusers")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from saddle_free_guidance.diffusers import SaddleFreeGuidance\n"
+        "import diffusers; print(issubclass(SaddleFreeGuidance, diffusers.BaseGuidance), SaddleFreeGuidance.__module__)"
+    )
+    command = [sys.executable, "-I", "-c", code, str(installed[0])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "True saddle_free_guidance.diffusers.guider"
+
+
+@pytest.mark.parametrize("folder, forbidden", [
+    ("curvature", r"guidance|nodes|comfy|diffusers"), ("guidance", r"nodes|comfy|diffusers|pipelines"),
+    ("pipelines", r"nodes|comfy"), ("nodes", r"pipelines|diffusers"),
+])
 def test_imports_point_one_way(folder, forbidden):
     for path in (ROOT / folder).glob("*.py"):
         for line in path.read_text().splitlines():

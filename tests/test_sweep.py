@@ -49,6 +49,27 @@ def test_each_cell_is_what_the_nodes_by_hand_make(host, batch):
     assert (latents[batch:] - latents[:-batch]).abs().amax() > 0.01
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_cell_is_the_plain_picture(host, batch):
+    """With one value what the nodes by hand make, and with 0 what the sampler makes without any of our nodes."""
+    assert torch.equal(host.latents(sweep(batch, values="4"))["latents"], by_hand(host, batch, scale=4.0))
+    off = host.latents(sweep(batch, values="0"))["latents"]
+    grid = host.record.images["grid"]
+    graph = Graph()
+    model = graph.add("SaddleFreeDemoModel", digit="3")
+    latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=batch)
+    negative = graph.add("ConditioningZeroOut", conditioning=output(model, 3))
+    samples = sample(
+        graph, "KSampler", model, output(model, 3), negative, latent, scheduler="karras", steps=SAMPLING["steps"]
+    )
+    graph.add("TestCapture", samples=samples, label="plain")
+    graph.add("TestCaptureImage", images=graph.add("VAEDecode", samples=samples, vae=output(model, 2)), label="image")
+    assert torch.equal(off, host.latents(graph.prompt)["plain"])
+    if batch == 1:
+        shown = host.record.images["image"][0].repeat_interleave(6, dim=0).repeat_interleave(6, dim=1)
+        assert torch.allclose(grid[0, -12 - 192 : -12, 12 : 12 + 192], shown, atol=0.01)
+
+
 def test_two_knobs_make_rows_and_columns(host):
     latents = host.latents(
         sweep(values="1; 3", second_parameter="guidance_seed", second_values="5\uff0c6\u30017", start_percent=0.2)

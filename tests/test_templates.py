@@ -25,6 +25,7 @@ TITLE = 30  # height of a node's title above its position
 # the encoding nodes behind it are replaced by random conditions. So are the encoding nodes of SDXL in one of its two
 # templates, because its text encoders take 2 GB and 10 s. Everything else runs as it stands.
 WITHOUT_TEXT_ENCODER = {"sd35": "sd35", "flux-dev": "flux", "wan-video": "wan", "sdxl": "sdxl"}
+SAMPLERS = ("KSampler", "KSamplerAdvanced")
 TEXT_NODES = ("CLIPLoader", "DualCLIPLoader", "TripleCLIPLoader")
 
 # The loaders of these fix sizes too large for a test, and are replaced by stand-ins built from the host's classes.
@@ -42,6 +43,7 @@ SAVED = {  # prefix of the files, how many of them, and their size
     "auto-guidance-checkpoints": {
         "auto-guidance-checkpoints-without": (1, (64, 64)), "auto-guidance-checkpoints-with": (1, (64, 64)),
     },
+    "detail-pass": {"detail-pass": (1, (1176, 384))},
     "flux-2-klein": {"flux-2-klein-without": (1, (64, 64)), "flux-2-klein-with": (1, (64, 64))},
     "flux-dev": {"flux-dev-without": (1, (64, 64)), "flux-dev-with": (1, (64, 64))},
     "hunyuan-video-1.5": {"hunyuan-video-1.5": (1, (64, 64))},
@@ -50,12 +52,14 @@ SAVED = {  # prefix of the files, how many of them, and their size
     "qwen-image": {"qwen-image-without": (1, (64, 64)), "qwen-image-with": (1, (64, 64))},
     "qwen-image-edit": {"qwen-image-edit-without": (1, (64, 64)), "qwen-image-edit-with": (1, (64, 64))},
     "quickstart": {"saddle-free-quickstart": (1, (1176, 384))},
+    "refiner-hand-over": {"refiner-hand-over": (1, (1176, 432))},
     "saddle-free-plus-auto-guidance": {"saddle-free-plus-auto-guidance": (1, (1608, 384))},
     "scope": {"scope-plot": (1, (1024, 640)), "scope-heat-map": (3, (256, 256))},
     "sd15": {"sd15-without": (1, (64, 64)), "sd15-with": (1, (64, 64))},
     "sd35": {"sd35-without": (1, (64, 64)), "sd35-with": (1, (64, 64))},
     "sdxl": {"sdxl-without": (1, (64, 64)), "sdxl-with": (1, (64, 64))},
     "sweep": {"sweep": (1, (1032, 261))},
+    "upscale-second-pass": {"upscale-second-pass": (1, (1176, 384))},
     "unconditional": {"unconditional-without": (4, (64, 64)), "unconditional-with": (4, (64, 64))},
     "variations": {"variations": (1, (1024, 384))},
     "wan-2.2-14b": {"wan-2.2-14b": (1, (64, 64))},
@@ -63,6 +67,11 @@ SAVED = {  # prefix of the files, how many of them, and their size
     "z-image": {"z-image-without": (1, (64, 64)), "z-image-with": (1, (64, 64))},
     "z-image-turbo": {"z-image-turbo-without": (1, (64, 64)), "z-image-turbo-with": (1, (64, 64))},
     "z-image-turbo-variations": {"z-image-turbo-variations": (5, (64, 64))},
+}
+PASSES = {  # of templates that sample more than once: what the samplers of each pass do
+    "detail-pass": Counter({"First pass": 1, "Detail pass": 2}),
+    "refiner-hand-over": Counter({"Base": 2, "Refiner": 2}),
+    "upscale-second-pass": Counter({"First pass": 2, "Second pass": 2}),
 }
 
 
@@ -145,12 +154,33 @@ def test_no_node_lies_on_another(name):
         assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", sorted(set(WORKFLOWS) - set(PASSES)))
 def test_samplers_differ_in_the_model_only(to_prompt, name):
     prompt = to_prompt(WORKFLOWS[name])
     samplers = [node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler"]
     assert len({json.dumps(inputs["model"]) for inputs in samplers}) == len(samplers)
     assert len({json.dumps({**inputs, "model": None}) for inputs in samplers}) <= 1
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_the_samplers_of_a_pass_differ_in_the_model_and_what_is_before_it_only(to_prompt, name):
+    prompt, titles = to_prompt(WORKFLOWS[name]), {}
+    for node in nodes(WORKFLOWS[name], *SAMPLERS):
+        titles.setdefault(node["title"], []).append(prompt[str(node["id"])]["inputs"])
+    assert Counter({title: len(samplers) for title, samplers in titles.items()}) == PASSES[name]
+    for samplers in titles.values():
+        assert len({json.dumps(inputs["model"]) for inputs in samplers}) == len(samplers)
+        assert len({json.dumps({**inputs, "model": None, "latent_image": None}) for inputs in samplers}) == 1
+
+
+def test_a_hand_over_leaves_no_step_out(to_prompt):
+    prompt = to_prompt(WORKFLOWS["refiner-hand-over"]).values()
+    samplers = [node["inputs"] for node in prompt if node["class_type"] == "KSamplerAdvanced"]
+    assert {sampler["end_at_step"] for sampler in samplers if sampler["add_noise"] == "enable"} == {
+        sampler["start_at_step"] for sampler in samplers if sampler["add_noise"] == "disable"
+    }
+    for sampler in samplers:
+        assert (sampler["add_noise"] == "enable") == (sampler["return_with_leftover_noise"] == "enable")
 
 
 @pytest.mark.parametrize("name", template_recipes.TEMPLATES)
@@ -179,11 +209,14 @@ def reduced(prompt):
         inputs = small[key]["inputs"]
         if node["class_type"] != "ImageScale":
             inputs |= {name: min(inputs[name], value) for name, value in most.items() if name in inputs}
-        if node["class_type"] == "KSampler":
+        for place in ("start_at_step", "end_at_step"):  # at the same part of the schedule
+            if inputs.get(place, 10000) < 10000:
+                inputs[place] = inputs[place] * inputs["steps"] // node["inputs"]["steps"]
+        if node["class_type"] in SAMPLERS:
             watch = {"model": inputs["model"], "label": key, "break_at": 0, "how": "interrupt"}
             small[f"watch {key}"] = {"class_type": "TestWatch", "inputs": watch}
             inputs["model"] = [f"watch {key}", 0]
-        if node["class_type"] in ("KSampler", *SEVERAL):
+        if node["class_type"] in (*SAMPLERS, *SEVERAL):
             samples = [key, 1 if node["class_type"] in SEVERAL else 0]
             small[f"capture {key}"] = {"class_type": "TestCapture", "inputs": {"samples": samples, "label": key}}
     return small
@@ -231,19 +264,23 @@ def check_latents(name, prompt, record):
     After the few steps of the others it has not looked yet.
     """
     branches, demo = [], any(node["class_type"] == "SaddleFreeDemoModel" for node in prompt.values())
+    searched = 0
     for key, latent in record.latents.items():
         for part in latent.unbind() if latent.is_nested else [latent]:
             assert part.isfinite().all() and part.std() > 0
         if prompt[key]["class_type"] not in SEVERAL:
             counts = Counter(record.evaluations[key])
             extra = sum(counts.values()) - len(counts)
-            assert extra == 0 if not is_guided(prompt, prompt[key]) else extra >= (2 if demo else 0)
+            searched += extra
+            least = 2 if demo and name not in PASSES else 0
+            assert extra == 0 if not is_guided(prompt, prompt[key]) else extra >= least
         if prompt[key]["class_type"] == "GuidanceVariations":
             check_variations(latent, prompt[key]["inputs"], demo)
             continue
         count = len(prompt[key]["inputs"].get("values", "1").split(","))
-        branches += [] if latent.is_nested else latent.chunk(count)
-    assert record.latents
+        handed_over = prompt[key]["inputs"].get("return_with_leftover_noise") == "enable"  # before it has looked
+        branches += [] if latent.is_nested or handed_over else latent.chunk(count)
+    assert record.latents and (searched >= 2 or name not in PASSES)
     if demo:
         assert not any(torch.equal(one, other) for one, other in itertools.combinations(branches, 2))
 

@@ -8,7 +8,7 @@ import sys
 import pack
 import pytest
 
-FOLDERS = ("curvature", "guidance", "nodes")
+FOLDERS = ("curvature", "guidance", "nodes", "pipelines")
 STRICT = ("curvature", "guidance")
 
 
