@@ -121,10 +121,10 @@ def test_the_certainty_is_the_guides_own():
 # --- In the host -----------------------------------------------------------------------------------------------------
 
 
-def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, **knobs):
+def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, digit="3", **knobs):
     """The latent, the advice by key, the trace's calls and the evaluations of a run of the digits model."""
     graph = Graph()
-    model, positive, negative, latent = demo("3")(graph)
+    model, positive, negative, latent = demo(digit)(graph)
     model = guided(graph, watched(graph, model, "main"), **({"scale": 4.0} | knobs))
     samples = sample(
         graph, "KSampler", model, positive, negative, latent(batch), steps=steps, sampler=sampler, scheduler="karras",
@@ -139,14 +139,18 @@ def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, **knobs):
     return latents, {said["key"]: said["figures"] for said in plain["advice"]}, plain["calls"], evaluations + idle
 
 
-@pytest.mark.parametrize("refresh", [0, 1])
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
-def test_an_earlier_end_gives_the_same_picture_for_as_many_evaluations_less_as_promised(host, refresh, sampler):
-    before, said, calls, evaluations = run(host, sampler=sampler, refresh_every=refresh)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"refresh_every": 0, "digit": "none", "steps": 16, "scale": 8.0}, {"refresh_every": 1},
+        {"refresh_every": 0, "sampler": "heun"}, {"refresh_every": 1, "digit": "none", "scale": 16.0, "cfg": 2.0},
+    ],
+    ids=["automatic", "every call", "heun", "CFG"],
+)
+def test_an_earlier_end_gives_the_same_picture_for_as_many_evaluations_less_as_promised(host, options):
+    before, said, calls, evaluations = run(host, **options)
     assert float(said["end"]["saved"]) >= 1
-    after, _, later, fewer = run(
-        host, sampler=sampler, refresh_every=refresh, end_percent=float(said["end"]["percent"])
-    )
+    after, _, later, fewer = run(host, **options, end_percent=float(said["end"]["percent"]))
     assert (evaluations - fewer) / 2 == pytest.approx(float(said["end"]["saved"]))
     assert torch.allclose(after, before, atol=1e-5)
     pushed = [call["sigma"] for call in calls if any(call["acted"])]

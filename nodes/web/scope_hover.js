@@ -26,7 +26,7 @@ export function linesOf(trace, image, index) {
   const error = call.error?.[image]?.[call.rayleigh[image].indexOf(quotient)]
   const counts = trace.calls.slice(0, index + 1).map((each) => each.evaluations?.[image] ?? 1)
   const total = counts.reduce((sum, count) => sum + count, 0)
-  const told = (key, value, figures = { value: short(value) }) => (value == null ? [] : [say("hover", key, figures)])
+  const told = (key, value, figures) => (value == null ? [] : [say("hover", key, figures ?? { value: short(value) })])
   return [
     say("hover", "point", { image: image + 1, call: index + 1 }),
     ...told("sigma", call.sigma),

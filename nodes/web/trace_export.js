@@ -26,7 +26,8 @@ function cell(value) {
 
 /** Lets the browser save a trace as "csv" or "json". */
 export function save(trace, kind) {
-  const [text, type] = kind === "csv" ? [csv(trace), "text/csv"] : [JSON.stringify(trace, null, 2) + "\n", "application/json"]
+  const { first, ...whole } = trace // which messages say where their calls belong
+  const [text, type] = kind === "csv" ? [csv(trace), "text/csv"] : [JSON.stringify(whole, null, 2) + "\n", "application/json"]
   const link = document.createElement("a")
   link.href = URL.createObjectURL(new Blob([text], { type }))
   link.download = `curvature-trace.${kind}`
