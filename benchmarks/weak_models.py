@@ -220,6 +220,7 @@ def main():
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="sizes of the correction")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--steps", type=int, default=24)
     arguments = argparse.Namespace(
@@ -236,7 +237,7 @@ def main():
     for model in models:
         model.model.diffusion_model.to(memory_format=torch.channels_last)  # a third faster on a CPU
     measured = rows(models, demo, arguments)
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for row in measured:
             for column, value in measuring.measure_row(row, models, classifier, real, seed, arguments).items():
                 row.values.setdefault(column, []).append(value)
