@@ -10,15 +10,15 @@ SENTENCES = {
     "than {least}. Extra evaluations a picture: {spent}.",
     "idle": "Nothing to find: guidance changed nothing. The model was never undecided enough for a look, so it cost "
     "nothing.",
-    "noise": "The noise is too high in this format to see a saddle: guidance changed nothing. The clearest quotient was "
-    "{quotient}, but it may be wrong by {error}. Load the model in a more exact format. Extra evaluations a picture: "
-    "{spent}.",
+    "noise": "The noise is too high in this format to see a saddle: guidance changed nothing. The clearest quotient "
+    "was {quotient}, but it may be wrong by {error}. Load the model in a more exact format. Extra evaluations a "
+    "picture: {spent}.",
     "short": "Guidance had too few model calls to look for a saddle: {calls}. Take more steps, or widen start_percent "
     "and end_percent.",
     "pushes": "Pushes from step {first} to {last} of {steps}. Extra evaluations a picture: {spent}.",
     "end": "Set end_percent to {percent} to save {saved} of them: the picture stays the same.",
-    "start": "Set start_percent to {percent} to save {saved} of them: the search begins later, so the picture may go to "
-    "the other side, as with another guidance_seed.",
+    "start": "Set start_percent to {percent} to save {saved} of them: the search begins later, so the picture may go "
+    "to the other side, as with another guidance_seed.",
     "unsure": "Looks that found a quotient above 1 too uncertain to push: {looks}. The clearest was {quotient}, but it "
     "may be wrong by {error}.",
 }

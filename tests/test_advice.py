@@ -41,8 +41,8 @@ def test_where_no_quotient_is_above_one_there_is_nothing_to_find():
     (said,) = advise(record([0.2, 0.5, 0.83, 0.4], evaluations=[1, 2, 3, 1]), SIGMAS, sigma_of)
     assert said == {
         "key": "nothing", "figures": {"largest": "0.83", "least": "1.01", "spent": "3"},
-        "text": "Nothing to find: guidance changed nothing. The largest quotient was 0.83, and a saddle needs more than "
-        "1.01. Extra evaluations a picture: 3.",
+        "text": "Nothing to find: guidance changed nothing. The largest quotient was 0.83, and a saddle needs more "
+        "than 1.01. Extra evaluations a picture: 3.",
     }
 
 

@@ -66,7 +66,9 @@ def full(images=2, advice=(), **options):
     """A plain trace with all that a run has."""
     trace = bell(images, **options)
     for index, call in enumerate(trace["calls"]):
-        call["error"] = [[0.0123 + image + way for way in range(len(each))] for image, each in enumerate(call["rayleigh"])]
+        call["error"] = [
+            [0.0123 + image + way for way in range(len(each))] for image, each in enumerate(call["rayleigh"])
+        ]
         call["evaluations"] = [3 if index % 4 == 0 else 1 for _ in call["rayleigh"]]
         call["push"] = [0.25 * (image + 1) * did for image, did in enumerate(call["acted"])]
     return {**trace, "advice": list(advice)}
