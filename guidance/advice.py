@@ -136,7 +136,7 @@ def _clearest(looks: list[tuple[float, float]], certainty: float) -> dict[str, f
 
 def _spent(calls: list[dict[str, Any]]) -> float:
     """Extra evaluations of an image, in the mean over the images of each call."""
-    counts = [call["evaluations"] for call in calls if call["evaluations"]]
+    counts: list[list[int]] = [call["evaluations"] for call in calls if call["evaluations"]]
     return sum(sum(each) / len(each) - 1 for each in counts)
 
 
