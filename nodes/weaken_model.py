@@ -112,8 +112,8 @@ class WeakenModel(io.ComfyNode):
                     "method", options=[NOISE, PRUNE], default=PRUNE,
                     tooltip="How the model is made worse. more noise: it is shown the picture with more noise in it; "
                     "needs no extra memory, but made emoji worse where it was measured. pruned weights: its smallest "
-                    "weights are set to zero; it is loaded a second time and needs its memory a second time. It is the "
-                    "method that helped on every model it was measured on.",
+                    "weights are set to zero; it is loaded a second time and needs its memory a second time. It did no "
+                    "harm on any model it was measured on.",
                 ),
                 io.Float.Input(
                     "strength", default=0.5, min=0.0, max=0.95, step=0.01, round=0.001,
