@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .advice import advise
 from .window import SigmaWindow
 
 
@@ -56,6 +57,7 @@ class CurvatureTrace:
     off: a sentence where guidance is off and nothing will be traced. Values stay tensors on their device until they
     are read, so that tracing does not wait for the GPU. A run that begins where the last one ended continues it.
     layout: turns directions [directions, B, ...] into [directions, B, C, *spatial], where they are not laid out so.
+    sigma_of: the model's percent_to_sigma, if there is one: from a share of sampling to a sigma.
     Read as a list it gives the calls; rayleigh, push and evaluations have one entry a call.
     """
 
@@ -63,11 +65,14 @@ class CurvatureTrace:
         self.off = off
         self.window: tuple[float, float] | None = None
         self.layout: Callable[[Tensor], Tensor] | None = None
+        self.sigma_of: Callable[[float], float] | None = None
         self.clear()
 
     def clear(self) -> None:
         """Forgets all calls."""
         self.sigmas: tuple[float, ...] = ()
+        self.schedule: tuple[float, ...] = ()
+        self.ended = False
         self.calls: list[TracedCall] = []
         self._decided: Tensor | None = None  # energy of the last directions, [B, *spatial]
         self._undecided: Tensor | None = None  # the same, summed over calls, weighted by how far each direction acts
@@ -103,6 +108,8 @@ class CurvatureTrace:
         if not joins:
             self.clear()
         self.sigmas = first, sigmas[-1]
+        self.schedule = (*self.schedule, *sigmas[1:]) if joins else tuple(sigmas)
+        self.ended = False
         self.window = None if window is None else (window.start, window.end)
 
     def add(self, sigma: Tensor, found: dict[str, Tensor]) -> None:
@@ -129,6 +136,7 @@ class CurvatureTrace:
 
     def end(self) -> None:
         """The run is over: takes what is left of it off the GPU, in one transfer for each kind of number."""
+        self.ended = True
         tensors = [
             (place, name) for place, call in enumerate(self.calls) for name, value in vars(call).items()
             if isinstance(value, Tensor) and value.device.type != "cpu"
@@ -155,17 +163,22 @@ class CurvatureTrace:
         return (energy / self._largest(energy).clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()
 
     def plain(self, first: int = 0) -> dict[str, Any]:
-        """The run in numbers, lists and strings from call `first` on; waits for the GPU."""
+        """The run in numbers, lists and strings from call `first` on, and what a whole one that is over advises.
+
+        Waits for the GPU.
+        """
         off = self.off
         if off is None and not self.calls:
             off = "Saddle-Free Guidance has taken part in no sampling yet."
-        return {
+        record = {
             "first": first,
             "calls": [call.plain() for call in self.calls[first:]],
             "window": None if self.window is None else [_number(sigma) for sigma in self.window],
             "sigmas": [_number(sigma) for sigma in self.sigmas],
             "off": off,
         }
+        advice = advise(record, self.schedule, self.sigma_of) if self.ended and first == 0 else []
+        return record | {"advice": advice}
 
     @staticmethod
     def _largest(energy: Tensor) -> Tensor:

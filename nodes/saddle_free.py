@@ -60,8 +60,9 @@ class SaddleFreeRun(GuidedRun):
         self.live = LiveTrace(trace, node_id, asdict(settings))
 
     def begun(self, model):
-        """Also traces the window."""
+        """Also traces the window, and how the model's percents lie."""
         super().begun(model)
+        self.trace.sigma_of = model.model_sampling.percent_to_sigma
         self.trace.window = None if self.window is None else (self.window.start, self.window.end)
 
     def install(self, model_options):

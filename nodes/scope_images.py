@@ -1,6 +1,7 @@
 """The Curvature Scope's pictures: Rayleigh quotients against sigma, and heat maps of indecision."""
 
 import importlib.util
+import textwrap
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#B
 HEAT = "inferno"
 PLOT_INCHES, PLOT_DPI = (8, 5), 128
 MOST_NAMED = 12  # images in the legend
+LETTERS = 110  # of advice in a line
 SMALLEST_SIDE = 512  # of a heat map without a picture below it
 
 
@@ -35,6 +37,9 @@ def plot(record):
     else:
         axes.text(0.5, 0.5, record["off"], ha="center", va="center", transform=axes.transAxes)
     axes.set(xlabel="sigma", ylabel="Rayleigh quotient")
+    advice = textwrap.fill(" ".join(said["text"] for said in record["advice"]), LETTERS)
+    if advice:
+        figure.supxlabel(advice, x=0.02, ha="left", fontsize="small")
     canvas.draw()
     return torch.from_numpy(np.array(canvas.buffer_rgba())[None, ..., :3].astype(np.float32) / 255)
 

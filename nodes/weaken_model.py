@@ -109,15 +109,16 @@ class WeakenModel(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to weaken, with its LoRAs."),
                 io.Combo.Input(
-                    "method", options=[NOISE, PRUNE], default=NOISE,
+                    "method", options=[NOISE, PRUNE], default=PRUNE,
                     tooltip="How the model is made worse. more noise: it is shown the picture with more noise in it; "
-                    "needs no extra memory. pruned weights: its smallest weights are set to zero; it is loaded a "
-                    "second time and needs its memory a second time.",
+                    "needs no extra memory, but made emoji worse where it was measured. pruned weights: its smallest "
+                    "weights are set to zero; it is loaded a second time and needs its memory a second time. It did no "
+                    "harm on any model it was measured on.",
                 ),
                 io.Float.Input(
-                    "strength", default=0.2, min=0.0, max=0.95, step=0.01, round=0.001,
+                    "strength", default=0.5, min=0.0, max=0.95, step=0.01, round=0.001,
                     tooltip="How much worse; higher makes each bit of the Auto-Guidance scale do more. Useful range "
-                    "0.2 to 0.35 for more noise, 0.3 to 0.5 for pruned weights. 0 is off: the model as it is, which "
+                    "0.2 to 0.35 for more noise, 0.4 to 0.5 for pruned weights. 0 is off: the model as it is, which "
                     "Auto-Guidance refuses.",
                 ),
             ],

@@ -26,6 +26,11 @@ def read(language):
     return json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
+def page_texts(language):
+    """What the scripts of one language's page say."""
+    return json.loads((LOCALES / language / "main.json").read_text(encoding="utf-8"))
+
+
 def from_schema(schema):
     """What the English file must say about a node. A name for an unnamed output would hide the name of its type."""
     return {
@@ -85,7 +90,28 @@ def test_the_english_file_is_what_the_schemas_say(expected):
 
 
 def test_there_is_one_folder_for_each_language():
-    assert sorted(path.parent.name for path in LOCALES.glob("*/*")) == sorted(LANGUAGES)
+    for name in ("nodeDefs.json", "main.json"):
+        assert sorted(path.parent.name for path in LOCALES.glob(f"*/{name}")) == sorted(LANGUAGES)
+    assert len(list(LOCALES.glob("*/*"))) == 2 * len(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_the_page_s_texts_have_every_sentence_figure_and_id(language):
+    path = LOCALES / language / "main.json"
+    english, translated = texts(page_texts("en")), texts(page_texts(language))
+    assert path.read_bytes().decode() == json.dumps(page_texts(language), ensure_ascii=False, indent=2) + "\n"
+    assert list(translated) == list(english)
+    for where, text in english.items():
+        said = translated[where]
+        assert said and said == said.strip() and not re.search(r"[@|]", said), where
+        for pattern in (r"\{\w+\}", "start_percent|end_percent|guidance_seed|CSV|JSON"):
+            assert sorted(re.findall(pattern, said)) == sorted(re.findall(pattern, text)), (where, said)
+        if where[1] == "advice":
+            assert said != text, where
+            if language in IN_EVERY_SENTENCE:
+                assert re.search(f"[{IN_EVERY_SENTENCE[language]}]", said), where
+    foreign = {"zh": KANA + HANGUL, "ja": HANGUL, "ko": HAN + KANA}.get(language, HAN + KANA + HANGUL)
+    assert not re.search(f"[{foreign}]", "".join(translated.values()))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -151,7 +177,7 @@ def test_the_host_serves_all_languages_with_all_nodes(installed, expected):
 
     served = CustomNodeManager().build_translations()
     assert sorted(served) == sorted(LANGUAGES)
-    assert served["en"] == {"nodeDefs": expected}
+    assert served["en"]["nodeDefs"] == expected
     for language in LANGUAGES:
-        assert served[language] == {"nodeDefs": read(language)}
+        assert served[language] == {"nodeDefs": read(language)} | page_texts(language)
         assert list(served[language]["nodeDefs"]) == list(expected)

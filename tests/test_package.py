@@ -205,7 +205,7 @@ def test_advanced_knobs_and_defaults(host):
             "refresh_every": 0, "directions": 1, "strength_curve": "constant",
         },
         "AutoGuidance": {"scale": 1.5, "start_percent": 0.0, "end_percent": 1.0},
-        "WeakenModel": {"method": "more noise", "strength": 0.2},
+        "WeakenModel": {"method": "pruned weights", "strength": 0.5},
         "CurvatureScope": {"opacity": 0.6},
         "GuidanceSweep": {
             "seed": 0, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0,

@@ -216,6 +216,18 @@ def test_the_plot_shows_a_line_in_each_image_s_colour(host):
         assert ((plot[0] - wanted).abs().amax(dim=-1) < 0.02).sum() > 100
 
 
+def test_the_plot_tells_the_advice_below_its_axis(host):
+    from saddle_free_guidance.nodes.scope_images import plot
+
+    host.latents(scoped(host))
+    plain = record(host)
+    assert plain["advice"]
+    seen, without = plot(plain)[0], plot(plain | {"advice": []})[0]
+    lowest = slice(seen.shape[0] - 16, None), slice(300)  # of the advice's last line, left of the axis' title
+    assert torch.equal(seen, host.record.images["plot"][0])
+    assert (seen[lowest] < 0.5).any() and (without[lowest] > 0.99).all()
+
+
 def test_the_heat_map_lies_where_the_trace_says(host):
     host.latents(scoped(host))
     heat, indecision = host.record.images["heat"], host.record.traces["trace"].indecision()

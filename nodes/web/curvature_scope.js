@@ -2,8 +2,11 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { followPointer, Hover } from "./scope_hover.js"
 import { message, plot } from "./scope_plot.js"
+import { loadTexts, say } from "./scope_texts.js"
 import { contains, dropWidget, holdWidget, keepInBodies, letHoldWidgets, subgraphNodes } from "./subgraph_widgets.js"
+import { save } from "./trace_export.js"
 
 const NODE = "CurvatureScope"
 const EVENT = "saddle_free_guidance.trace"
@@ -13,6 +16,9 @@ const MARGIN = 10
 const WIDEST_TEXT = 104 // what the host adds to a widget's least width
 const FONT = "11px Arial, sans-serif" // as on the canvas
 const FIRST_SIZE = [360, 400]
+const LEAST_PLOT = 120 // height that advice leaves to the drawing
+const ADVICE_LINE = 15
+const ADVICE_GAP = 6
 const COLOURS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB"] // Paul Tol's bright
 
 const STYLE = `
@@ -27,6 +33,14 @@ const STYLE = `
   font-size: 12px; overflow-wrap: anywhere; white-space: normal;
 }
 .saddle-free-scope svg { position: absolute; inset: 0; width: 100%; height: 100%; }
+.saddle-free-scope .advice {
+  position: absolute; inset: auto 0 0; margin: 0 8px ${ADVICE_GAP}px; font-size: 12px; line-height: ${ADVICE_LINE}px;
+  display: -webkit-box; -webkit-box-orient: vertical; overflow: hidden; overflow-wrap: anywhere; white-space: normal;
+}
+.saddle-free-scope .hover {
+  position: absolute; padding: 4px 6px; border: 1px solid var(--border-color); border-radius: 4px; white-space: nowrap;
+  background: var(--comfy-input-bg); color: var(--input-text); line-height: 1.3;
+}
 .saddle-free-scope [hidden] { display: none; }
 .saddle-free-scope text { fill: var(--input-text); }
 .saddle-free-scope text.title, .saddle-free-scope text.threshold { font-weight: bold; }
@@ -44,6 +58,7 @@ const STYLE = `
 .saddle-free-scope .dotted:not(circle) { stroke-dasharray: 1.5 2.5; }
 .saddle-free-scope .call { stroke: var(--line); stroke-width: 1.4; }
 .saddle-free-scope .call.acted { fill: var(--line); }
+.saddle-free-scope .call.hovered { stroke-width: 4; }
 .saddle-free-scope .idle { fill: var(--comfy-menu-bg); }
 ${COLOURS.map(
   (colour, index) =>
@@ -52,6 +67,7 @@ ${COLOURS.map(
 `
 
 const views = new WeakMap() // node -> its View
+const elements = new WeakMap() // element -> its View
 let placeDrawings = () => {}
 const parents = new WeakMap() // a subgraph's node with a scope within -> its widget
 
@@ -62,6 +78,10 @@ class View {
     this.text = element.appendChild(document.createElement("p"))
     this.drawing = element.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"))
     this.drawing.setAttribute("role", "img")
+    this.advice = element.appendChild(document.createElement("div"))
+    this.advice.className = "advice"
+    this.hover = new Hover(element, this.drawing)
+    elements.set(element, this)
     this.ruler = document.createElement("canvas").getContext("2d")
     this.ruler.font = `bold ${FONT}`
     this.trace = null
@@ -92,20 +112,42 @@ class View {
   draw() {
     const { clientWidth: width, clientHeight: height } = this.element
     if (!width || !height) return
-    const words = message(this.trace)
+    const told = adviceOf(this.trace)
+    const reason = message(this.trace)
+    const words = reason && (told || reason)
     this.text.hidden = words === null
     this.drawing.toggleAttribute("hidden", words !== null)
     this.text.textContent = words ?? ""
+    const free = height - this.tell(words === null ? told : "", height)
     this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`)
-    this.drawing.innerHTML = words === null ? plot(this.trace, width, height, (text) => this.measure(text)) : ""
+    this.drawing.innerHTML = words === null ? plot(this.trace, width, free, (text) => this.measure(text)) : ""
     const calls = this.trace?.calls.length ?? 0
-    this.drawing.setAttribute("aria-label", `Rayleigh quotient against sigma, ${calls} model calls`)
+    this.drawing.setAttribute("aria-label", `Rayleigh quotient against sigma, ${calls} model calls. ${told}`.trim())
+    this.hover.update(words === null ? this.trace : null)
+  }
+
+  /** Writes as many lines of advice as the drawing leaves room for, at least one; returns the height that they take. */
+  tell(told, height) {
+    this.advice.hidden = !told
+    this.advice.textContent = told
+    this.advice.style.webkitLineClamp = `${Math.max(1, Math.floor((height - LEAST_PLOT) / ADVICE_LINE))}`
+    return told ? this.advice.offsetHeight + ADVICE_GAP : 0
+  }
+
+  /** The pointer is at a place on the screen, or elsewhere where that is null. */
+  point(pointer) {
+    if (pointer || this.hover.pointer) this.hover.update(this.trace, pointer)
   }
 
   /** The width of a text in the drawing, at least. */
   measure(text) {
     return this.ruler.measureText(text).width
   }
+}
+
+/** What a trace advises, in the language of the page. */
+function adviceOf(trace) {
+  return (trace?.advice ?? []).map(({ key, figures, text }) => say("advice", key, figures, text)).join(" ")
 }
 
 function addStyle() {
@@ -203,6 +245,8 @@ app.registerExtension({
   name: "SaddleFreeGuidance.CurvatureScope",
   setup() {
     addStyle()
+    loadTexts()
+    followPointer((element) => elements.get(element), () => app.canvas.canvas)
     placeDrawings = keepInBodies(drawnParents, () => app.canvas)
     api.addEventListener(EVENT, ({ detail: { nodes, ...trace } }) => {
       for (const node of new Set(nodes.flatMap(nodesOf))) views.get(node)?.extend(trace)
@@ -217,6 +261,13 @@ app.registerExtension({
     if (!node.subgraph) return
     letHoldWidgets(node)
     requestAnimationFrame(() => updateSubgraphs(FIRST_SIZE))
+  },
+  getNodeMenuItems(node) {
+    const view = views.get(node)
+    if (!view) return []
+    return ["csv", "json"].map((kind) => ({
+      content: say("menu", kind), disabled: !view.trace?.calls.length, callback: () => save(view.trace, kind),
+    }))
   },
   afterConfigureGraph() {
     updateSubgraphs([0, 0])

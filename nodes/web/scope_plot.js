@@ -139,7 +139,7 @@ function spaced(values, x, width, measure) {
 }
 
 /** A tick's label. */
-function number(value) {
+export function number(value) {
   const size = Math.abs(value)
   return size && (size < 1e-3 || size >= 1e5) ? value.toExponential().replace("+", "") : `${value}`
 }
