@@ -7,7 +7,7 @@ import pytest
 import torch
 from graphs import Graph, demo, guided, output, sample, watched
 from pack import ROOT
-from saddle_free_guidance.guidance import SaddleFree
+from saddle_free_guidance.guidance import CurvatureTrace, SaddleFree
 from saddle_free_guidance.guidance.advice import SENTENCES, advise
 
 SIGMAS = (8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0)  # of eight steps
@@ -142,8 +142,9 @@ def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, digit="3", **knobs):
 @pytest.mark.parametrize(
     "options",
     [
-        {"refresh_every": 0, "digit": "none", "steps": 16, "scale": 8.0}, {"refresh_every": 1},
-        {"refresh_every": 0, "sampler": "heun"}, {"refresh_every": 1, "digit": "none", "scale": 16.0, "cfg": 2.0},
+        {"refresh_every": 0, "digit": "none", "steps": 16, "scale": 8.0},
+        {"refresh_every": 1, "digit": "none", "scale": 8.0}, {"refresh_every": 0, "sampler": "heun"},
+        {"refresh_every": 1, "digit": "none", "scale": 16.0, "cfg": 2.0},
     ],
     ids=["automatic", "every call", "heun", "CFG"],
 )
@@ -177,22 +178,11 @@ def test_the_steps_are_those_of_the_sampler(host):
     assert [figures["first"], figures["last"], figures["steps"]] == [str(pushed[0] + 1), str(pushed[-1] + 1), "12"]
 
 
-def test_while_it_runs_there_is_no_advice_and_in_half_precision_noise_is_named(host):
-    from saddle_free_guidance.guidance import CurvatureTrace
-
+def test_while_it_runs_there_is_no_advice():
     trace = CurvatureTrace()
     trace.begin([8.0, 0.0])
     trace.add_idle(torch.tensor(8.0), "x")
     assert trace.plain()["advice"] == []
-    graph = Graph()
-    model, positive, negative, latent = demo("3")(graph)
-    model = graph.add("ModelComputeDtype", model=model, dtype="bf16")
-    model = guided(graph, model, scale=4.0, refresh_every=1)
-    samples = sample(graph, "KSampler", model, positive, negative, latent(2), steps=12, scheduler="karras")
-    graph.add("TestCaptureTrace", trace=output(model, 1), latent=samples, label="trace")
-    host.run(graph.prompt)
-    (said,) = host.record.traces["trace"].plain()["advice"]
-    assert said["key"] == "noise" and float(said["figures"]["error"]) > 0.1
 
 
 # --- In every language -----------------------------------------------------------------------------------------------
