@@ -13,7 +13,11 @@ from .search import Search
 
 PROBES = 4  # after which a search begins anew: by then what it began with is little beside what sigma has left
 FADING = 0.5  # a quotient below which it does; otherwise after twice as many
-BEYOND = 0.1  # of the noise: where more is left beyond a Gaussian's answer, its noise filtered, it is no chance
+RISING = 0.05  # by how much a quotient must rise from probe to probe for its direction to be followed
+FALLEN = 10.0  # a sigma so many times smaller is too far to foretell answers: their noise would be as many times larger
+# Of the noise: what is longer beyond a Gaussian's answer is no chance. In half precision its noise is filtered before;
+# in full precision a network of many layers rounds more often than once.
+BEYOND, BEYOND_EXACT = 0.1, 30.0
 
 
 class FixedSteps(Search):
@@ -61,7 +65,10 @@ class FixedSteps(Search):
         assert run.chance is not None
         self.run = replace(run, probes=run.probes + 1)
         fading = (run.rayleigh < FADING) | (run.age >= 2 * PROBES)
-        self.begins = ~follows & ((run.age == 0) | ((run.age >= PROBES) & fading))
+        begins = (run.age == 0) | ((run.age >= PROBES) & fading)
+        if run.reference is not None:
+            begins = begins | (run.reference[2] > FALLEN * self.sigma_hat)
+        self.begins = ~follows & begins
         self.asks = ~follows & ~self.begins & ~run.candidate
         # A larger quotient bends sooner.
         further = self.reach() * run.ahead * (2 / run.rayleigh.clamp(min=2))[..., None]
@@ -104,16 +111,17 @@ class FixedSteps(Search):
         """
         run, noise = self.run, (self.noise() * self.std)[:, None]  # [B, 1]
         begins, asks = (self.begins & ~follows)[..., None], (self.asks & ~follows)[..., None]
-        grows = run.candidate[..., None] & (run.rayleigh >= FADING)[..., None]
+        grows = run.candidate & (run.rayleigh > (run.followed + RISING).clamp(min=FADING))
         foretold, answer = self._foretold()
         beyond = self._cleaned(told - answer * self.shortened, math.sqrt(2) * noise)  # both answers are noisy
-        ahead = torch.where(asks, beyond / length(beyond), self._cleaned(run.ahead, noise / length(told)))
-        # A flow model's first call is pure noise and tells nothing.
-        new = begins if run.reference is None else begins | ~run.reference[2].isfinite()[:, None]
+        tells = length(beyond) > (BEYOND_EXACT if self.is_exact else BEYOND) * noise
+        new_ahead = torch.where(tells, beyond / length(beyond), 0)
+        ahead = torch.where(asks, new_ahead, self._cleaned(run.ahead, noise / length(told)))
         self.run = replace(
             run, ahead=torch.where(begins, 0, ahead), age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
-            candidate=torch.where(asks, length(beyond) > BEYOND * noise, grows)[..., 0],
-            reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
+            candidate=torch.where(asks[..., 0], tells[..., 0], grows),
+            followed=torch.where(run.candidate, run.rayleigh, 0),
+            reference=(torch.where(begins, asked, foretold), torch.where(begins, told, answer), self.sigma_hat),
         )
 
     def _cleaned(self, values: Tensor, noise: Tensor) -> Tensor:

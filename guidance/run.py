@@ -23,9 +23,9 @@ class Run:
     did to the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B].
 
     In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
-    and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes, and
-    candidate: what is probed alone next, [directions, B]; reference: a displacement and a Gaussian's answer to it,
-    [directions, B, N], at a sigma_hat [B].
+    and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes, candidate:
+    whether it is probed alone next, and followed: its last quotient then, 0 for none, [directions, B]; reference: a
+    displacement and a Gaussian's answer to it, [directions, B, N], at a sigma_hat [B].
     """
 
     shape: tuple[int, ...]
@@ -41,6 +41,7 @@ class Run:
     searches: list[int]
     age: Tensor
     candidate: Tensor
+    followed: Tensor
     mask: Tensor | None = None
     last: tuple[Tensor, Tensor, Tensor] | None = None
     start: Tensor | None = None
@@ -67,7 +68,7 @@ class Run:
         none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
             shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
-            none + math.nan, [0] * batch, none.long(), none.bool(),
+            none + math.nan, [0] * batch, none.long(), none.bool(), none,
         )
 
     def under(self, mask: Tensor | None) -> "Run":

@@ -324,21 +324,21 @@ def test_the_second_half_of_a_split_run_is_guided(host):
         branch = graph.add("TestWatch", model=model, label=label, break_at=0, how="interrupt")
         branch = branch if knobs is None else guided(graph, branch, **knobs)
         common = {
-            "positive": condition, "negative": condition, "cfg": 1.0, "steps": 8, "sampler_name": "euler",
+            "positive": condition, "negative": condition, "cfg": 1.0, "steps": 16, "sampler_name": "euler",
             "scheduler": "karras", "noise_seed": 3,
         }
         first = graph.add(
-            "KSamplerAdvanced", model=branch, latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=4,
+            "KSamplerAdvanced", model=branch, latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=8,
             return_with_leftover_noise="enable", **common,
         )
         second = graph.add(
-            "KSamplerAdvanced", model=branch, latent_image=first, add_noise="disable", start_at_step=4,
+            "KSamplerAdvanced", model=branch, latent_image=first, add_noise="disable", start_at_step=8,
             end_at_step=10000, return_with_leftover_noise="disable", **common,
         )
         graph.add("TestCapture", samples=second, label=label)
     latents = host.latents(graph.prompt)
-    assert len(host.record.evaluations["plain"]) == 8
-    assert len(host.record.evaluations["guided"]) == 16
+    assert len(host.record.evaluations["plain"]) == 16
+    assert len(host.record.evaluations["guided"]) == 32
     assert (latents["plain"] - latents["guided"]).abs().max() > 0.1
 
 

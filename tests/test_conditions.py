@@ -76,7 +76,7 @@ CASES = {
 }
 
 
-def assert_acts(result, plain, least=1e-3):
+def assert_acts(result, plain, least=5e-4):
     """Finite, and another picture for each image of the batch.
 
     A push has a length of its own: where random weights make latents of hundreds, it is no larger.
@@ -326,7 +326,7 @@ def test_a_run_in_two_halves(host, family, cfg, sampler):
     same = [torch.equal(*(run.trace.calls[call].rayleigh for run in (whole, halves))) for call in range(whole.calls)]
     first = whole.calls // 2 + (sampler == "heun")  # whose last step alone is one call
     assert same == [True] * first + [False] * (whole.calls - first)
-    assert all(1.2 < ratio < 1.5 for ratio in apart(whole.latent, halves.latent, plain.latent))  # 1.41 at right angles
+    assert all(1.1 < ratio < 1.5 for ratio in apart(whole.latent, halves.latent, plain.latent))  # 1.41 at right angles
 
 
 def test_a_second_half_looks_again_for_what_the_first_half_has_found(host):
