@@ -23,9 +23,9 @@ class Run:
     did to the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B].
 
     In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
-    and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes, candidate:
-    whether it is probed alone next, and followed: its last quotient then, 0 for none, [directions, B]; reference: a
-    displacement and a Gaussian's answer to it, [directions, B, N], at a sigma_hat [B].
+    and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
+    candidate: whether it is probed alone next, and followed: its last quotient then, 0 for none, [directions, B];
+    reference: a displacement and a Gaussian's answer to it, [directions, B, N], at a sigma_hat [B].
     """
 
     shape: tuple[int, ...]

@@ -342,7 +342,7 @@ def test_half_precision_at_extreme_scales(runs, family, kind):
         family, kind, 3, dtype="fp16", knobs={"scale": 2.0, "directions": 2},
         sigma_max=1000.0 if family == "demo" else None,
     )
-    extreme = {"knobs": {"scale": 20.0, "directions": 2}, "auto_knobs": {"scale": 20.0}, "steps": 10}
+    extreme = {"knobs": {"scale": 20.0, "directions": 2}, "auto_knobs": {"scale": 20.0}, "steps": 14}
     before = runs.latent(moderate)
     assert before.isfinite().all()
     latent = runs.latent(dataclasses.replace(moderate, **extreme))

@@ -10,10 +10,10 @@ SOURCES = {"INT": "PrimitiveInt", "FLOAT": "PrimitiveFloat", "STRING": "Primitiv
 CHANGED = {  # what each widget is set to, each another value than its default
     "SaddleFreeGuidance": {
         "scale": 6.0, "guidance_seed": 5, "start_percent": 0.05, "end_percent": 0.9, "probe_radius": 0.3,
-        "refresh_every": 2, "directions": 2,
+        "refresh_every": 2, "directions": 2, "strength_curve": "fade out",
     },
     "AutoGuidance": {"scale": 2.5, "start_percent": 0.1, "end_percent": 0.8},
-    "WeakenModel": {"method": "pruned weights", "strength": 0.6},
+    "WeakenModel": {"method": "more noise", "strength": 0.3},
     "CurvatureScope": {"opacity": 0.9},
     "GuidanceSweep": {
         "seed": 3, "steps": 7, "cfg": 1.5, "sampler_name": "heun", "scheduler": "simple", "denoise": 0.9,
