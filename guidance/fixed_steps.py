@@ -66,13 +66,16 @@ class FixedSteps(Search):
         self.run = replace(run, probes=run.probes + 1)
         fading = (run.rayleigh < FADING) | (run.age >= 2 * PROBES)
         begins = (run.age == 0) | ((run.age >= PROBES) & fading)
+        self.far = torch.zeros_like(begins)
         if run.reference is not None:
-            begins = begins | (run.reference[2] > FALLEN * self.sigma_hat)
+            self.far = (run.reference[2] > FALLEN * self.sigma_hat).expand(begins.shape)
+            begins = begins | ~run.reference[2].isfinite()  # a flow model's first call is pure noise and tells nothing
         self.begins = ~follows & begins
-        self.asks = ~follows & ~self.begins & ~run.candidate
+        self.asks = ~(follows | begins | run.candidate | self.far)
         # A larger quotient bends sooner.
         further = self.reach() * run.ahead * (2 / run.rayleigh.clamp(min=2))[..., None]
-        wanted = torch.where(self.asks[..., None], self._foretold()[0] + further, further)
+        added = torch.where((run.age > 1)[..., None], further, 0)  # before, it is along all that is decided
+        wanted = torch.where(self.asks[..., None], self._foretold()[0] + added, further)
         wanted = torch.where(self.begins[..., None], self.std[:, None] * run.chance, wanted)
         made = self.scaled(self.masked(wanted), self.index(images))
         self.shortened = length(made) / length(wanted)
@@ -114,14 +117,15 @@ class FixedSteps(Search):
         grows = run.candidate & (run.rayleigh > (run.followed + RISING).clamp(min=FADING))
         foretold, answer = self._foretold()
         beyond = self._cleaned(told - answer * self.shortened, math.sqrt(2) * noise)  # both answers are noisy
+        new = begins | self.far[..., None]
         tells = length(beyond) > (BEYOND_EXACT if self.is_exact else BEYOND) * noise
         new_ahead = torch.where(tells, beyond / length(beyond), 0)
         ahead = torch.where(asks, new_ahead, self._cleaned(run.ahead, noise / length(told)))
         self.run = replace(
-            run, ahead=torch.where(begins, 0, ahead), age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
+            run, ahead=ahead, age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
             candidate=torch.where(asks[..., 0], tells[..., 0], grows),
             followed=torch.where(run.candidate, run.rayleigh, 0),
-            reference=(torch.where(begins, asked, foretold), torch.where(begins, told, answer), self.sigma_hat),
+            reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
         )
 
     def _cleaned(self, values: Tensor, noise: Tensor) -> Tensor:
