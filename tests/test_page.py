@@ -464,7 +464,7 @@ def test_a_graph_with_fewer_widgets_has_the_rest_at_their_defaults(tab, address)
     assert isinstance(inputs.pop("model"), list)
     assert inputs == {
         "scale": 2.5, "guidance_seed": 123456789, "start_percent": 0.0, "end_percent": 1.0, "probe_radius": 0.0,
-        "refresh_every": 0, "directions": 1,
+        "refresh_every": 0, "directions": 1, "strength_curve": "constant",
     }
 
 
