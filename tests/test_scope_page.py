@@ -136,8 +136,9 @@ def test_an_unknown_sentence_is_said_as_it_was_sent(tab, page):
 @pytest.mark.parametrize("language", ["fr", "ja"])
 def test_advice_points_and_menu_speak_the_language_of_the_page(tab, page, language):
     texts = json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))["saddleFreeGuidance"]
-    scope = page()
+    page()
     driver.set_setting(tab, "Comfy.Locale", language)
+    scope = page()  # anew, as the page may load its first graph again when the language changes
     try:
         driver.send_trace(tab, scope, full(advice=ADVICE))
         frame(tab)

@@ -159,8 +159,7 @@ def test_the_images_of_a_batch_that_are_frames_of_one_video(host, monkeypatch):
     import importlib
 
     module = host.node("SaddleFreeGuidance").__module__
-    evaluate = importlib.import_module(module.replace(".saddle_free", ".host.evaluate"))
-    monkeypatch.setattr(evaluate.RawPredictions, "frames_per_video", lambda self, args: 3)
+    monkeypatch.setattr(importlib.import_module(module), "frames_per_video", lambda cond: 3)
     latents = runs(host, "demo", {"still": FADE | STILL, "whole": FADE, "white": FADE | WHITE,
                                   "each": FADE | {"strength_mask": even(1.0, 0.0, 0.5)}}, batch=3, steps=2)
     assert torch.equal(latents["white"], latents["whole"])
