@@ -46,6 +46,7 @@ class Case:
     at: tuple = (1.0, 4.0)
     seen_at: tuple = (1.0, 4.0)
     in_pieces: bool = False
+    steps: int = 4
 
 
 CASES = {
@@ -55,7 +56,7 @@ CASES = {
     "more masks": Case("sd3", edits.masked(5)),
     "mask bounds": Case("sd3", edits.masked(1, "mask bounds")),
     "range": Case("sd3", edits.time_range),
-    "range with nothing after it": Case("sd3", edits.early_only, at=(4.0,)),
+    "range with nothing after it": Case("sd3", edits.early_only, at=(4.0,), steps=8),
     "keyframes": Case("sd3", edits.keyframes),
     "regional LoRA": Case("sd3", edits.regional_lora),
     "combine": Case("sd3", edits.combined),
@@ -104,7 +105,7 @@ def test_probe_and_weak_model_are_asked_under_the_same_condition(host, name, cfg
         "tiny": of(partial(saddle_free, scale=0.001, probe_radius=0.1), traced=True),
         "coarse": of(partial(saddle_free, scale=0.001, probe_radius=0.3), traced=True),
         "twins": of(partial(steered, scale=3.0), weak=lambda graph: second_copy(graph, host, case.family)),
-    }, batch=case.batch, cfg=cfg, steps=4)
+    }, batch=case.batch, cfg=cfg, steps=case.steps)
     plain, once = found["plain"], found["positive alone"].main
     assert close(found["bare"].latent, plain.latent, 0.01) == (cfg not in case.seen_at)
     assert torch.equal(found["off"].latent, plain.latent)
