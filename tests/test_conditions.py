@@ -46,7 +46,7 @@ class Case:
     at: tuple = (1.0, 4.0)
     seen_at: tuple = (1.0, 4.0)
     in_pieces: bool = False
-    steps: int = 4
+    saddles: bool = True  # whether a saddle is open while the condition applies
 
 
 CASES = {
@@ -56,7 +56,7 @@ CASES = {
     "more masks": Case("sd3", edits.masked(5)),
     "mask bounds": Case("sd3", edits.masked(1, "mask bounds")),
     "range": Case("sd3", edits.time_range),
-    "range with nothing after it": Case("sd3", edits.early_only, at=(4.0,), steps=8),
+    "range with nothing after it": Case("sd3", edits.early_only, at=(4.0,), saddles=False),
     "keyframes": Case("sd3", edits.keyframes),
     "regional LoRA": Case("sd3", edits.regional_lora),
     "combine": Case("sd3", edits.combined),
@@ -105,13 +105,14 @@ def test_probe_and_weak_model_are_asked_under_the_same_condition(host, name, cfg
         "tiny": of(partial(saddle_free, scale=0.001, probe_radius=0.1), traced=True),
         "coarse": of(partial(saddle_free, scale=0.001, probe_radius=0.3), traced=True),
         "twins": of(partial(steered, scale=3.0), weak=lambda graph: second_copy(graph, host, case.family)),
-    }, batch=case.batch, cfg=cfg, steps=case.steps)
+    }, batch=case.batch, cfg=cfg, steps=4)
     plain, once = found["plain"], found["positive alone"].main
     assert close(found["bare"].latent, plain.latent, 0.01) == (cfg not in case.seen_at)
     assert torch.equal(found["off"].latent, plain.latent)
     assert (found["off"].main, found["off"].weak) == (plain.main, 0)
     for label in ("saddle", "auto", "both"):
-        assert_acts(found[label], plain)
+        if case.saddles or label != "saddle":
+            assert_acts(found[label], plain)
         again = once if case.in_pieces else 0
         assert found[label].main == plain.main + again + (0 if label == "auto" else once)
         assert found[label].weak == (0 if label == "saddle" else once)

@@ -134,7 +134,7 @@ NEIGHBOURS = {
         at=(1.0,),
     ),
     "FluxKVCache": Neighbour(
-        "flux2", node("FluxKVCache"), conditions=long_reference
+        "flux2", node("FluxKVCache"), conditions=long_reference, tolerance=0.1,
     ),
     "a function that couples": Neighbour(
         "sd3", node("TestCoupled", where="function"), at=(4.0,), couples=True
