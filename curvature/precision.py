@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from .starts import radial_frequency
+
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
 REACH = 0.25  # of the noise level: along one direction D is straight to within 4% at J = 2, as tanh is
 WIDEST = 1.0
@@ -70,8 +72,7 @@ def without_noise(values: Tensor, noise: Tensor) -> Tensor:
         return values
     spectrum = torch.fft.fft2(values.float(), norm="ortho")
     power = spectrum.abs().square().reshape(len(values), -1, *values.shape[-2:]).mean(dim=1).flatten(1)  # [R, H * W]
-    sides = [torch.fft.fftfreq(side, device=values.device) * side for side in values.shape[-2:]]
-    ring = torch.hypot(sides[0][:, None], sides[1]).round().long().flatten()
+    ring = radial_frequency(values.shape[-2:], values.device).round().long().flatten()
     count = torch.zeros(len(ring), device=values.device).index_add(0, ring, torch.ones_like(power[0]))
     mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
     kept = (1 - CERTAIN * noise.float().square()[:, None] / mean.clamp(min=torch.finfo(mean.dtype).tiny)).clamp(min=0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,12 +23,17 @@ def by_chance(shape: tuple[int, ...], *identity: int) -> Tensor:
     white = gaussian(math.prod(shape), *identity)
     if len(shape) < 3:
         return white
-    sides = [torch.fft.fftfreq(side) * side for side in shape[-2:]]
-    frequency = torch.hypot(sides[0][:, None], sides[1]).clamp(min=1)
+    frequency = radial_frequency(shape[-2:]).clamp(min=1)
     broad = gaussian(math.prod(shape), *identity, 1).reshape(shape)
     broad = torch.fft.ifft2(torch.fft.fft2(broad) / frequency).real.flatten()
     mixed: Tensor = (white + broad / broad.square().mean().sqrt()) / math.sqrt(2)
     return mixed
+
+
+def radial_frequency(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """The radial frequency of each place of an FFT over [H, W], in waves a picture."""
+    sides = [torch.fft.fftfreq(side, device=device) * side for side in shape]
+    return torch.hypot(sides[0][:, None], sides[1])
 
 
 def side(*identity: int) -> float:

@@ -1,5 +1,6 @@
 """What a trace of one run advises, in plain words with the figures behind them."""
 
+import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,15 +107,12 @@ def _percent(sigma_of: Callable[[float], float], high: float, low: float) -> flo
 
 def _share_below(sigma_of: Callable[[float], float], sigma: float, reached: bool = False) -> int:
     """The first share, in thousandths, whose sigma is below one, or at it if `reached` says so."""
-    low, high = 0, SHARES + 1
-    while low < high:
-        middle = (low + high) // 2
-        there = float(sigma_of(middle / SHARES))
-        if there < sigma or (reached and there <= sigma):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+
+    def is_below(share: int) -> bool:
+        there = float(sigma_of(share / SHARES))
+        return there < sigma or (reached and there <= sigma)
+
+    return bisect.bisect_left(range(SHARES + 1), True, key=is_below)
 
 
 def _looks(calls: list[dict[str, Any]]) -> list[tuple[float, float]]:

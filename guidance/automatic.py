@@ -59,8 +59,8 @@ class Automatic(Search):
         """What the sampler's own last step tells: it moved x by y, and the denoised prediction by about J y."""
         run, y = self.run, self.rows / self.alpha[:, None]
         norm, start = run.norm, None
-        if run.last is not None:
-            moved, changed = self.masked(y - run.last[0]), self.masked(self.denoised - run.last[1])
+        if run.last is not None and run.denoised is not None:
+            moved, changed = self.masked(y - run.last[0]), self.masked(self.denoised - run.denoised)
             length = torch.linalg.vector_norm(moved, dim=1)
             known = (length > 0) & length.isfinite()
             scale = torch.where(known, self.size.sqrt() / length, 0)  # [B]
@@ -69,13 +69,13 @@ class Automatic(Search):
             if run.start is not None:  # a sampler that stands still tells nothing new
                 start = torch.where(known[:, None], start, run.start)
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
-            fallen = (run.last[2] / self.sigma_hat).clamp(min=1)
+            fallen = (run.last[1] / self.sigma_hat).clamp(min=1)
             norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
             if run.start is not None:
                 self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
         # The noise in this call's prediction is in every response, too: a start that held it would look like a saddle.
         self.start = start if self.is_exact else run.start
-        self.run = replace(run, last=(y, self.denoised, self.sigma_hat), start=start, norm=norm)
+        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
 
     def _start(self, images: list[int], once_more: bool = False) -> Tensor:
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import EXACT, gaussian, noise_along, noise_in_responses, reach
+from ..curvature import EXACT, assumed_noise, gaussian, noise_along, noise_in_responses, reach
 from .run import Run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Call:
         self.sigma_hat = self.std / self.alpha
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
         self.size = self.masked(torch.ones_like(self.rows)).count_nonzero(dim=1).to(self.rows.dtype)  # [B]
-        self.denoised = torch.zeros_like(self.rows) if run.last is None else run.last[1]
+        self.denoised = torch.zeros_like(self.rows) if run.denoised is None else run.denoised
 
     @property
     def is_exact(self) -> bool:
@@ -84,7 +84,7 @@ class Call:
         Half a unit of rounding of an output of size 1, and of x, which weighs more where sigma is smaller.
         """
         size = torch.linalg.vector_norm(self.masked(self.denoised), dim=1) / self.std
-        return torch.finfo(self.guide.dtype).eps / 2 * torch.hypot(size, self.size.sqrt())
+        return assumed_noise(self.guide.dtype, 1) * torch.hypot(size, self.size.sqrt())
 
     def noise(self) -> Tensor:
         """Length of an answer's error in units of std, [B]: as it was measured, or what the format lets one expect."""

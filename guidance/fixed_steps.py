@@ -38,7 +38,7 @@ class FixedSteps(Search):
         told = yield rows, places
         denoised = told[: len(self.x)].to(self.rows.dtype).flatten(1)
         self.denoised = denoised if displacements is None else denoised.clone()  # a view would hold the probes', too
-        self.run = replace(self.run, last=(self.rows / self.alpha[:, None], self.denoised, self.sigma_hat))
+        self.run = replace(self.run, denoised=self.denoised)
         if displacements is not None:
             yield from self._look(displacements, told[len(self.x) :])
         return told.dtype
@@ -46,7 +46,7 @@ class FixedSteps(Search):
     def _is_time(self) -> bool:
         """Whether there is a probe at this call; one value is read at most."""
         run, every = self.run, self.guide.refresh_every
-        if run.last is None and not self.is_exact:
+        if run.denoised is None and not self.is_exact:
             return False  # pure noise tells least, and saves the evaluation that the noise of a format may need
         if every > 1:
             level = float(self.sigma_hat[0])
@@ -59,7 +59,7 @@ class FixedSteps(Search):
 
     def _displacements(self, images: list[int]) -> Tensor:
         """From x to the probes, [directions, B, N]."""
-        run, follows = self.run, self._was_open()
+        run, self.follows = self.run, self._was_open()
         if run.probes % PROBES == 0:
             run = replace(run, chance=self._by_chance(images))
         assert run.chance is not None
@@ -70,12 +70,13 @@ class FixedSteps(Search):
         if run.reference is not None:
             self.far = (run.reference[2] > FALLEN * self.sigma_hat).expand(begins.shape)
             begins = begins | ~run.reference[2].isfinite()  # a flow model's first call is pure noise and tells nothing
-        self.begins = ~follows & begins
-        self.asks = ~(follows | begins | run.candidate | self.far)
+        self.begins = ~self.follows & begins
+        self.asks = ~(self.follows | begins | run.candidate | self.far)
         # A larger quotient bends sooner.
         further = self.reach() * run.ahead * (2 / run.rayleigh.clamp(min=2))[..., None]
         added = torch.where((run.age > 1)[..., None], further, 0)  # before, it is along all that is decided
-        wanted = torch.where(self.asks[..., None], self._foretold()[0] + added, further)
+        self.foretold = self._foretold()
+        wanted = torch.where(self.asks[..., None], self.foretold[0] + added, further)
         wanted = torch.where(self.begins[..., None], self.std[:, None] * run.chance, wanted)
         made = self.scaled(self.masked(wanted), self.index(images))
         self.shortened = length(made) / length(wanted)
@@ -101,11 +102,11 @@ class FixedSteps(Search):
         return fall * (told + fall.square() * (asked - told)), fall * told
 
     def _look(self, displacements: Tensor, answer: Tensor) -> Generator[Question, Tensor, None]:
-        images, followed = list(range(len(self.x))), self._was_open()
+        images = list(range(len(self.x)))
         told = self.response(answer, self.index(images))
         self.evaluations += len(displacements)
         yield from self._conclude(images, displacements[None], told[None])
-        self._search_on(displacements, told, followed | self._was_open())
+        self._search_on(displacements, told, self.follows | self._was_open())
 
     def _search_on(self, asked: Tensor, told: Tensor, follows: Tensor) -> None:
         """Keeps what the next probes need: where to go on, and by what the answers there are foretold.
@@ -115,12 +116,13 @@ class FixedSteps(Search):
         run, noise = self.run, (self.noise() * self.std)[:, None]  # [B, 1]
         begins, asks = (self.begins & ~follows)[..., None], (self.asks & ~follows)[..., None]
         grows = run.candidate & (run.rayleigh > (run.followed + RISING).clamp(min=FADING))
-        foretold, answer = self._foretold()
-        beyond = self._cleaned(told - answer * self.shortened, math.sqrt(2) * noise)  # both answers are noisy
+        foretold, answer = self.foretold
         new = begins | self.far[..., None]
-        tells = length(beyond) > (BEYOND_EXACT if self.is_exact else BEYOND) * noise
-        new_ahead = torch.where(tells, beyond / length(beyond), 0)
-        ahead = torch.where(asks, new_ahead, self._cleaned(run.ahead, noise / length(told)))
+        found = torch.where(asks, told - answer * self.shortened, run.ahead)
+        # What is beyond a Gaussian's answer has the noise of two answers, and what was found before is of length 1.
+        found = self._cleaned(found, noise * torch.where(asks, math.sqrt(2), 1 / length(told)))
+        tells = length(found) > (BEYOND_EXACT if self.is_exact else BEYOND) * noise
+        ahead = torch.where(asks, torch.where(tells, found / length(found), 0), found)
         self.run = replace(
             run, ahead=ahead, age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
             candidate=torch.where(asks[..., 0], tells[..., 0], grows),
@@ -129,10 +131,10 @@ class FixedSteps(Search):
         )
 
     def _cleaned(self, values: Tensor, noise: Tensor) -> Tensor:
-        """Values [directions, B, N] less noise of a length [directions or 1, B, 1]; 0 where they are not finite."""
+        """Values [directions, B, N] less noise of a length [directions, B, 1]; 0 where they are not finite."""
         values = torch.where(values.isfinite(), values, 0)
         if self.is_exact:
             return values
-        level = (noise / self.size.sqrt()[:, None]).expand(*values.shape[:2], 1)
+        level = noise / self.size.sqrt()[:, None]
         pictures = values.reshape(-1, *self.x.shape[1:])
         return without_noise(pictures, level.reshape(-1)).reshape(values.shape)

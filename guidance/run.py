@@ -1,5 +1,6 @@
 """What one sampling run of saddle-free guidance remembers."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,12 @@ import torch
 from torch import Tensor
 
 from ..curvature import LEAST, ProbeSchedule
+
+
+def image_digests(images: Tensor) -> list[int]:
+    """An integer for each of images [B, ...], the same alone and in any batch, for image_keys."""
+    rows = images.detach().float().cpu()
+    return [int.from_bytes(hashlib.blake2b(row.numpy().tobytes(), digest_size=8).digest(), "big") for row in rows]
 
 
 @dataclass(frozen=True)
@@ -19,8 +26,10 @@ class Run:
     quotients of v, and error: a standard error of each, [directions, B]; noise: how many times longer a response's
     error is than the format lets one expect, NaN before it is known, [B]; coloured: by how much it is larger along the
     direction than in the mean, NaN before it is measured, [directions, B]; searches: how many each image had; mask:
-    where the picture may change, or None; last: y, denoised and sigma_hat at the last call; start: what the last step
-    did to the denoised prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B].
+    where the picture may change, or None; denoised: the prediction at the last call, [B, N].
+
+    By the automatic schedule, last: y and sigma_hat at the last call; start: what the last step did to the denoised
+    prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B].
 
     In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
     and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
@@ -43,7 +52,8 @@ class Run:
     candidate: Tensor
     followed: Tensor
     mask: Tensor | None = None
-    last: tuple[Tensor, Tensor, Tensor] | None = None
+    denoised: Tensor | None = None
+    last: tuple[Tensor, Tensor] | None = None
     start: Tensor | None = None
     norm: Tensor | None = None
     level: float = math.inf

@@ -1,13 +1,11 @@
 """Saddle-free guidance as a guider of diffusers, around any other guider."""
 
-import hashlib
-
 import torch
 from diffusers import BaseGuidance, ClassifierFreeGuidance
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ..guidance import CurvatureTrace, SaddleFree
+from ..guidance import CurvatureTrace, SaddleFree, image_digests
 from .asked import Asked
 from .schedulers import as_answer, coordinates, denoised, prediction
 
@@ -156,7 +154,7 @@ class SaddleFreeGuidance(BaseGuidance):
         x = asked.x if asked.x.dtype == torch.float64 else asked.x.float()
         self._guide.dtype = getattr(asked.network, "dtype", asked.x.dtype)
         if self._guide.image_keys is None:
-            self._guide.image_keys = image_keys(x)
+            self._guide.image_keys = image_digests(x)
         call = self._guide.questions(x, alpha=alpha, std=std)
         rows, images = next(call)
         answer = read(x, asked.answer)
@@ -168,9 +166,3 @@ class SaddleFreeGuidance(BaseGuidance):
             except StopIteration as end:
                 return as_answer(kind, end.value, alpha, std)
             answer = asked.rows(rows, images, read)
-
-
-def image_keys(x: Tensor) -> list[int]:
-    """An integer an image of x [B, ...], the same alone and in any batch: no image depends on those beside it."""
-    rows = x.detach().float().cpu().numpy()
-    return [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") for row in rows]

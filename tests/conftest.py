@@ -25,3 +25,26 @@ def host(tmp_path_factory):
     from host import Host
 
     return Host(tmp_path_factory.mktemp("comfyui"))
+
+
+@pytest.fixture(scope="module")
+def address():
+    """The address of a ComfyUI with only this pack."""
+    import page
+
+    with page.served(page.load_quickstart()) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def tab():
+    """A tab of a headless browser; skips where there is none, but not in CI."""
+    import page
+
+    quickstart = page.load_quickstart()
+    executable = quickstart.find_browser()
+    if executable is None:
+        reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with page.opened(executable) as tab:
+        yield tab

@@ -10,9 +10,8 @@ from diffusers import (
 )
 from diffusers.modular_pipelines.stable_diffusion_3.denoise import StableDiffusion3DenoiseStep
 from diffusers.modular_pipelines.stable_diffusion_xl.denoise import StableDiffusionXLDenoiseStep
-from saddle_free_guidance.guidance import SaddleFree, classifier_free
+from saddle_free_guidance.guidance import SaddleFree, classifier_free, image_digests
 from saddle_free_guidance.pipelines import SaddleFreeGuidance
-from saddle_free_guidance.pipelines.guider import image_keys
 
 STEPS = 6
 
@@ -73,7 +72,7 @@ class UNet:
         """The Euler loop in variance-exploding coordinates, where x = x0 + sigma n."""
         self.scheduler.set_timesteps(STEPS)
         x = inputs["latents"]
-        keys = image_keys(self.scheduler.scale_model_input(x, self.scheduler.timesteps[0]))  # as the network sees them
+        keys = image_digests(self.scheduler.scale_model_input(x, self.scheduler.timesteps[0]))  # as the network sees them
         for timestep, sigma, following in zip(
             self.scheduler.timesteps, self.scheduler.sigmas[:-1].double(), self.scheduler.sigmas[1:].double()
         ):
@@ -118,7 +117,7 @@ class Flow:
 
     def by_hand(self, inputs, guide, cfg):
         """The Euler loop in the flow's own coordinates, where x = (1 - sigma) x0 + sigma n."""
-        x, keys = inputs["latents"], image_keys(inputs["latents"])
+        x, keys = inputs["latents"], image_digests(inputs["latents"])
         for timestep, sigma, following in zip(
             self.scheduler.timesteps, self.scheduler.sigmas[:-1].double(), self.scheduler.sigmas[1:].double()
         ):

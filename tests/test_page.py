@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import re
 
 import demo_server
@@ -12,7 +11,6 @@ import prompts
 import pytest
 from pack import ROOT
 
-quickstart = driver.load_quickstart()
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json"))
 NODES = (
@@ -53,22 +51,6 @@ WATCH_DRAWING = """() => {
     new MutationObserver(() => drawn.push({ executed, points: drawing.querySelectorAll('circle.call').length }))
         .observe(drawing, { childList: true })
 }"""
-
-
-@pytest.fixture(scope="module")
-def address():
-    with driver.served(quickstart) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def tab():
-    executable = quickstart.find_browser()
-    if executable is None:
-        reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with driver.opened(executable) as tab:
-        yield tab
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
 """The scope in the page's HTML nodes ("Nodes 2.0") and on the nodes of subgraphs, in either kind of page."""
 
-import os
-
 import page as driver
 import pytest
 from test_page import TEXTS, bell
 
-quickstart = driver.load_quickstart()
 HTML_NODES = "Comfy.VueNodes.Enabled"
 KINDS = pytest.mark.parametrize("html", [False, True], ids=["canvas", "html"])
 LEAST = 160  # height of a drawing
@@ -32,22 +29,6 @@ DRAWN = """([least, points]) => {
         shown[0].offsetWidth < node.size[0] && shown[0].offsetWidth > node.size[0] - 40 && height >= least &&
         (points === null || shown[0].querySelectorAll('circle.call').length === points)
 }"""
-
-
-@pytest.fixture(scope="module")
-def address():
-    with driver.served(quickstart) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def tab():
-    executable = quickstart.find_browser()
-    if executable is None:
-        reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with driver.opened(executable) as tab:
-        yield tab
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 
 import demo_server
 import page as driver
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 from test_page import NODES
 
-quickstart = driver.load_quickstart()
 CHANGED = {  # widget -> another value than that of the templates
     "scale": 3.5, "guidance_seed": 123456789, "start_percent": 0.05, "end_percent": 0.95, "probe_radius": 0.25,
     "refresh_every": 2, "directions": 2, "opacity": 0.3, "strength": 0.35, "method": "more noise", "digit": "7",
@@ -45,22 +43,6 @@ DROP = """([name, encoded]) => {
     const place = { clientX: x + width / 2, clientY: y + height / 2, bubbles: true, cancelable: true, dataTransfer }
     for (const kind of ['dragenter', 'dragover', 'drop']) canvas.dispatchEvent(new DragEvent(kind, place))
 }"""
-
-
-@pytest.fixture(scope="module")
-def address():
-    with driver.served(quickstart) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def tab():
-    executable = quickstart.find_browser()
-    if executable is None:
-        reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with driver.opened(executable) as tab:
-        yield tab
 
 
 @pytest.fixture

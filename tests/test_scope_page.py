@@ -3,16 +3,13 @@
 import csv
 import io
 import json
-import os
 
 import page as driver
 import pytest
 from pack import ROOT
 from test_page import TEXTS, bell
+from test_page_nodes import HTML_NODES, KINDS
 
-quickstart = driver.load_quickstart()
-HTML_NODES = "Comfy.VueNodes.Enabled"
-KINDS = pytest.mark.parametrize("html", [False, True], ids=["canvas", "html"])
 ROOM = 24  # pixels of the heading above a node's body
 ADVICE = [
     {"key": "pushes", "figures": {"first": "9", "last": "17", "steps": "24", "spent": "6"}, "text": "Pushes, it says."},
@@ -27,22 +24,6 @@ PLACE = """(point) => {
     const { left, top, width, height } = circle.getBoundingClientRect()
     return [left + width / 2, top + height / 2]
 }"""
-
-
-@pytest.fixture(scope="module")
-def address():
-    with driver.served(quickstart) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def tab():
-    executable = quickstart.find_browser()
-    if executable is None:
-        reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with driver.opened(executable) as tab:
-        yield tab
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Coordinates of a model's noise, and names for the images that are sampled."""
 
-import hashlib
-
 import comfy.model_sampling
 import torch
+
+from ...guidance import image_digests
 
 
 def prediction_type(model_sampling):
@@ -37,10 +37,7 @@ def image_keys(noise):
     """
     if torch.count_nonzero(noise) == 0:
         return None
-    return [
-        int.from_bytes(hashlib.blake2b(image.float().cpu().numpy().tobytes(), digest_size=8).digest(), "big")
-        for image in noise
-    ]
+    return image_digests(noise)
 
 
 def unpacked(directions, latent_shapes):
