@@ -72,7 +72,8 @@ class UNet:
         """The Euler loop in variance-exploding coordinates, where x = x0 + sigma n."""
         self.scheduler.set_timesteps(STEPS)
         x = inputs["latents"]
-        keys = image_digests(self.scheduler.scale_model_input(x, self.scheduler.timesteps[0]))  # as the network sees them
+        seen = self.scheduler.scale_model_input(x, self.scheduler.timesteps[0])  # by the network
+        keys = image_digests(seen)
         for timestep, sigma, following in zip(
             self.scheduler.timesteps, self.scheduler.sigmas[:-1].double(), self.scheduler.sigmas[1:].double()
         ):
