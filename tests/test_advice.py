@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from graphs import Graph, demo, guided, output, sample, watched
+from graphs import Graph, demo, emoji, guided, output, sample, watched
 from pack import ROOT
 from saddle_free_guidance.guidance import CurvatureTrace, SaddleFree
 from saddle_free_guidance.guidance.advice import SENTENCES, advise
@@ -183,6 +183,18 @@ def test_while_it_runs_there_is_no_advice():
     trace.begin([8.0, 0.0])
     trace.add_idle(torch.tensor(8.0), "x")
     assert trace.plain()["advice"] == []
+
+
+def test_noise_that_hides_a_saddle_in_half_precision_is_named(host):
+    graph = Graph()
+    model, positive, negative, latent = emoji()(graph)
+    model = graph.add("ModelComputeDtype", model=model, dtype="bf16")
+    model = guided(graph, model, scale=8.0, refresh_every=0)
+    samples = sample(graph, "KSampler", model, positive, negative, latent(2), steps=8, scheduler="karras")
+    graph.add("TestCaptureTrace", trace=output(model, 1), latent=samples, label="trace")
+    host.run(graph.prompt)
+    (said,) = host.record.traces["trace"].plain()["advice"]
+    assert said["key"] == "noise" and float(said["figures"]["error"]) > 0.1
 
 
 # --- In every language -----------------------------------------------------------------------------------------------
