@@ -18,7 +18,7 @@ def to_prompt(workflow, declared):
     """The API prompt of a workflow of the page.
 
     workflow: the page's JSON; declared: each node type's input types, as INPUT_TYPES gives them. Notes are left out.
-    Widgets that the file has no values for, as it was saved with an older version, are at their defaults.
+    Widgets that the file does not have, as it was saved with an older version, are at their defaults.
     """
     source = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     nodes = [node for node in workflow["nodes"] if node["type"] not in NOTES]
@@ -41,7 +41,9 @@ def inputs_of(node, declared, source):
                 next(values, None)
         if slot.get("link") is not None:
             inputs[slot["name"]] = source[slot["link"]]
-    return inputs
+    known = {slot["name"] for slot in node.get("inputs", [])}
+    newer = {name: about[1] for name, about in options.items() if name not in known and len(about) > 1}
+    return inputs | {name: details["default"] for name, details in newer.items() if "default" in details}
 
 
 def text_of(path, classes):
