@@ -2,10 +2,10 @@
 
 from .krylov import rayleigh_ritz
 from .precision import EXACT, REACH, WIDEST, assumed_noise, noise_along, noise_in_responses, reach, without_noise
-from .schedule import LEAST, ProbeSchedule
+from .schedule import APART, LEAST, ProbeSchedule
 from .starts import by_chance, gaussian, side
 
 __all__ = [
-    "EXACT", "LEAST", "REACH", "WIDEST", "ProbeSchedule", "assumed_noise", "by_chance", "gaussian", "noise_along",
-    "noise_in_responses", "rayleigh_ritz", "reach", "side", "without_noise",
+    "APART", "EXACT", "LEAST", "REACH", "WIDEST", "ProbeSchedule", "assumed_noise", "by_chance", "gaussian",
+    "noise_along", "noise_in_responses", "rayleigh_ritz", "reach", "side", "without_noise",
 ]

@@ -10,7 +10,11 @@ from .starts import radial_frequency
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
 REACH = 0.25  # of the noise level: along one direction D is straight to within 4% at J = 2, as tanh is
 WIDEST = 1.0
-CERTAIN = 1.5  # times the noise's power, what may be noise in a ring of few frequencies
+# A ring of n values of noise has more than 1 + 5 sqrt(2 / n) + 25 / n times its power in 1 of 270,000 cases at most
+# (Laurent and Massart, Annals of Statistics 28, 2000, lemma 1).
+ERRORS = 5.0
+MIDDLE = 0.9
+LOW, HIGH = 0.2, 3.0  # times what is expected, between which the noise is as it is measured
 SMOOTHED = 5  # neighbours over which the power of one noise sample is averaged, a side
 
 
@@ -75,7 +79,12 @@ def without_noise(values: Tensor, noise: Tensor) -> Tensor:
     ring = radial_frequency(values.shape[-2:], values.device).round().long().flatten()
     count = torch.zeros(len(ring), device=values.device).index_add(0, ring, torch.ones_like(power[0]))
     mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
-    kept = (1 - CERTAIN * noise.float().square()[:, None] / mean.clamp(min=torch.finfo(mean.dtype).tiny)).clamp(min=0)
+    values_in = math.prod(values.shape[1:-2]) * count.clamp(min=1)  # [H * W] of which the first are rings
+    level = noise.float().square()[:, None]
+    measured = mean.index_select(1, ring).quantile(MIDDLE, dim=1, keepdim=True)
+    level = torch.minimum(torch.maximum(measured, LOW**2 * level), HIGH**2 * level)
+    chance = 1 + ERRORS * (2 / values_in).sqrt() + ERRORS**2 / values_in
+    kept = torch.where(mean > chance * level, 1 - level / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0)
     kept = kept.index_select(1, ring).reshape(-1, *[1] * (values.ndim - 3), *values.shape[-2:])
     cleaned: Tensor = torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values)
     return cleaned

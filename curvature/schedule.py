@@ -1,7 +1,7 @@
 """When an image is probed, decided from sigma and from what is known of its curvature, never by counting calls."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,10 @@ FEW, MANY = 1.0, 2.0  # norms of J where one direction may be a saddle, and wher
 NEAR = 0.85  # of |J d| over |d|, above which a look for few directions goes on
 FAR = 0.5  # of the same, below which a look where a saddle was found before does not
 GRANTED = 1.1
+APART = 2.0  # sigma of an earlier call over that of now: nearer, a test tells too little; farther, it has more noise
+# Of noise to picture, at most, for the second test and the third: where the picture is about to stand out, which is
+# where most is undecided, and where it does. A test tells of what opens at a sigma up to about three times smaller.
+LEVELS = (1.5, 0.5)
 AGAIN = 0.9  # of the spread: a saddle that opens there is already a little open then
 SPAN = 10.0  # once sigma is so many times smaller than at the first saddle, what a push still moves is as much smaller
 
@@ -22,7 +26,8 @@ class ProbeSchedule:
 
     last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is; rayleigh:
     its last quotient, and margin: what that may be wrong by; found: whether a saddle was ever found, and first: the
-    sigma_hat of that; misses: how many looks in a row found none since; spent: evaluations before anything was found.
+    sigma_hat of that; misses: how many looks in a row found none since; spent: evaluations before anything was found;
+    quiet: how many tests could not tell the density from a Gaussian; follows: whether what a test told is followed.
     """
 
     last: Tensor
@@ -33,12 +38,15 @@ class ProbeSchedule:
     first: Tensor
     misses: Tensor
     spent: Tensor
+    quiet: Tensor
+    follows: Tensor
 
     @classmethod
     def start(cls, batch: int, device: torch.device | None = None) -> "ProbeSchedule":
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
-        return cls(endless, endless, nothing, nothing, nothing.bool(), nothing, nothing, nothing)
+        no = nothing.bool()
+        return cls(endless, endless, nothing, nothing, no, nothing, nothing, nothing, nothing.long(), no)
 
     @property
     def begun(self) -> Tensor:
@@ -53,23 +61,47 @@ class ProbeSchedule:
     @property
     def unsure(self) -> Tensor:
         """Which images are asked once more about the direction of the last search, which was no saddle then."""
-        return ~self.found & (self.spent == BUDGET - 1)
+        return ~self.found & self.begun & ~self.follows & (self.spent == BUDGET - 1)
 
-    def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor) -> Tensor:
+    @property
+    def untested(self) -> Tensor:
+        """Which images must first be told from a Gaussian."""
+        return ~self.found & ~self.begun & ~self.follows
+
+    def tested(
+        self, picked: Tensor, tells: Tensor, little: Tensor, proves: Tensor, sigma_hat: Tensor
+    ) -> "ProbeSchedule":
+        """The schedule after a test at sigma_hat [B] of the images `picked`, whose looks are still to come.
+
+        tells: whether the density is no Gaussian there, little: whether little of it is not, which is then followed,
+        and proves: whether that is certain, so that the test is not counted; booleans of the length of picked.
+        """
+        def put(values: Tensor) -> Tensor:
+            return torch.zeros_like(self.found).index_copy(0, picked, values)
+
+        silent = put(~tells)
+        return replace(
+            self, quiet=self.quiet + silent, spent=self.spent + silent.float() - put(proves).float(),
+            follows=self.follows | put(tells & little), due=torch.where(silent, sigma_hat / APART, self.due),
+        )
+
+    def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor, noise: Tensor) -> Tensor:
         """Which images to look at now; all [B], the result a boolean.
 
         norm: the Frobenius norm of J, which no quotient exceeds; few: whether few directions are undecided, so that a
-        saddle opens at a norm of about 1; where many are, it is later. A density that showed no saddle for the budget
-        is left alone.
+        saddle opens at a norm of about 1; where many are, it is later; noise: how many times longer the noise is than
+        the picture. A density that showed no saddle for the budget is left alone.
         """
         enough = norm > torch.where(few & (self.spent == 0), FEW, MANY)
         wanted = self.found | self.unsure | (enough & (self.spent < BUDGET))
-        return wanted & sigma_hat.isfinite() & (sigma_hat <= self.due)
+        for quiet, most in enumerate(LEVELS, start=1):
+            wanted = wanted & (self.begun | (self.quiet != quiet) | (noise < most))
+        return wanted & ~self.follows & sigma_hat.isfinite() & (sigma_hat <= self.due)
 
     def goes_on(self, growth: Tensor, few: Tensor) -> Tensor:
         """For which images a second probe is worth it, after one with |J d| / |d| = growth, [B]; a boolean [B]."""
-        first = torch.where(few & (self.spent == 0), NEAR, 0)
-        return (growth > torch.where(self.found, FAR, first)) & ~self.unsure
+        enough = growth > torch.where(self.found, FAR, torch.where(few, NEAR, 0))
+        return enough & ~self.unsure & (self.found | (self.spent < BUDGET - 1))
 
     def after(
         self, images: Tensor, sigma_hat: Tensor, rayleigh: Tensor, margin: Tensor, evaluations: Tensor,
@@ -80,23 +112,37 @@ class ProbeSchedule:
         Where a saddle was found, the next look comes when sigma has fallen by `spacing`, by that much more after each
         look that finds none, and none comes once sigma is SPAN times smaller. Where a search found none, it comes where
         the spread of the picture along that direction, sigma_hat sqrt(rho), could become a saddle; a quotient that has
-        not grown by then faster than that of any Gaussian is none. evaluations: what the look cost.
+        not grown by then faster than that of any Gaussian is none. What is followed is looked at again after `spacing`
+        where it is open, and else where its spread could become a saddle. evaluations: what the look cost.
         """
         is_open = rayleigh > 1 + LEAST + margin
-        grows = self.unsure & (rayleigh > self.gaussian(sigma_hat) + LEAST + margin)
-        found = self.found | is_open | grows
+        rises = rayleigh > self.gaussian(sigma_hat) + LEAST + margin
+        spent = self.spent + evaluations
+        follows = self._follows_on(is_open, rises, spent)
+        spent = torch.where(self.follows & ~follows, BUDGET, spent)
+        grows = self.unsure & rises
+        found = self.found | ((is_open | grows) & ~self.follows)
         first = torch.where(self.found, self.first, sigma_hat)
         misses = torch.where(is_open, 0, self.misses + 1)
         later = sigma_hat / spacing ** (1 + misses)
         later = torch.where(later < first / SPAN, 0, later)
-        spent = self.spent + evaluations
         spread = sigma_hat * rayleigh.clamp(0.01, 1).sqrt()
         again = torch.where(spent == BUDGET - 1, AGAIN * spread, sigma_hat)
         due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
-        new = ProbeSchedule(sigma_hat, due, rayleigh, margin, found, first, misses, spent)
+        due = torch.where(follows, torch.where(is_open, sigma_hat / spacing, AGAIN * spread), due)
+        new = ProbeSchedule(sigma_hat, due, rayleigh, margin, found, first, misses, spent, self.quiet, follows)
         return ProbeSchedule(**{
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })
+
+    def _follows_on(self, is_open: Tensor, rises: Tensor, spent: Tensor) -> Tensor:
+        """Where what was followed still is: while it is open, and before as long as it rises faster than a Gaussian's.
+
+        Where an earlier test was silent, noise is no reason for what a later one tells, and the budget no limit.
+        """
+        was_open = self.rayleigh > 1 + LEAST + self.margin
+        may_open = ~was_open & (~self.begun | rises) & ((self.quiet > 0) | (spent < BUDGET))
+        return self.follows & (is_open | may_open)
 
     def gaussian(self, sigma_hat: Tensor) -> Tensor:
         """The largest quotient that the direction of the last look can have at sigma_hat if the density is Gaussian.

@@ -7,32 +7,49 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import REACH, gaussian, side
+from ..curvature import APART, REACH, WIDEST, gaussian, side
 from .call import Question, length
-from .run import Run
+from .run import Past, Run
 from .search import Search
 
 if TYPE_CHECKING:
     from .saddle_free import SaddleFree
 
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
+# Of the noise, what is longer beyond a Gaussian's answer is none: in full precision, where a network of many layers
+# rounds more often than once, and in half precision where no filter can take the noise out.
+BEYOND_EXACT, BEYOND = 30.0, 3.0
 
 
 class Automatic(Search):
-    """Probes where it is worth it: the sampler's own step is the first, and two more follow."""
+    """Probes where it is worth it.
+
+    One evaluation first tests whether the density can be told from a Gaussian; where it cannot, no saddle is open.
+    Where much is beyond a Gaussian, two rounds look for the saddle, and the sampler's own step is the first probe.
+    Where little is, among much that a Gaussian explains, just that is followed from call to call.
+    """
 
     def __init__(self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor) -> None:
         super().__init__(guide, run, x, alpha, std)
         self.start = run.start
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
+        self.follows = False  # whether a direction is of another call than the probe along it
 
     def evaluate(self) -> Generator[Question, Tensor, torch.dtype]:
         """Yields rows and the image of each, takes the predictions there; returns the dtype of these."""
         told = yield self.x, list(range(len(self.x)))
         self.denoised = told.to(self.rows.dtype).flatten(1)
         self._learn_from_step()
-        for images, once_more in self._due():
-            yield from self._look(images, self._start(images, once_more))
+        followed, once_more, tests, search = self._due()
+        if followed:
+            yield from self._follow(followed, self.reach()[self.index(followed)])
+        if once_more:
+            yield from self._look(once_more, self._start(once_more, once_more=True))
+        if tests:
+            yield from self._test(tests)
+        if search:
+            yield from self._look(search, self._start(search))
+        self._remember()
         return told.dtype
 
     def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
@@ -40,20 +57,93 @@ class Automatic(Search):
 
         The noise in a direction may agree with that in the response: both hold that of the prediction at x, and where x
         is rounded more coarsely than it is probed, most of the rest. certainty times a share of its square covers that.
+        A direction that is followed is of another call.
         """
-        agreeing = (noise * gain).square() / max(self.guide.certainty, 1)
-        return super().error(picked, noise, coloured, gain) + agreeing
+        error = super().error(picked, noise, coloured, gain)
+        return error if self.follows else error + (noise * gain).square() / max(self.guide.certainty, 1)
 
-    def _due(self) -> list[tuple[list[int], bool]]:
-        """The images to look at, in two groups: those asked once more about the same direction, and the others."""
-        if self.start is None or self.run.norm is None:
-            return []
-        schedule = self.run.schedule
-        asks = schedule.asks(self.sigma_hat, self.run.norm, self.few)
-        asks, unsure = torch.stack([asks, asks & schedule.unsure]).tolist()  # the only read of a call without probes
-        once_more = [image for image, asked in enumerate(unsure) if asked]
-        search = [image for image, asked in enumerate(asks) if asked and not unsure[image]]
-        return [(images, again) for images, again in ((once_more, True), (search, False)) if images]
+    def _due(self) -> list[list[int]]:
+        """The images to evaluate now: along a followed direction, along the last once more, as a test, in a search."""
+        schedule, run = self.run.schedule, self.run
+        if self.start is None or run.norm is None:
+            return [[]] * 4
+        noise = self.sigma_hat * self.size.sqrt() / torch.linalg.vector_norm(self.masked(self.denoised), dim=1)
+        asks, unsure = schedule.asks(self.sigma_hat, run.norm, self.few, noise), schedule.unsure
+        # What a mask protects is where the caller puts it, which would look like no Gaussian.
+        tests = schedule.untested & (run.mask is None and run.near is not None)
+        followed = schedule.follows & (self.sigma_hat <= schedule.due)
+        kinds = torch.stack([followed, asks & unsure, asks & tests, asks & ~unsure & ~tests])
+        read = kinds.tolist()  # the only one of a call without probes
+        return [[image for image, is_due in enumerate(kind) if is_due] for kind in read]
+
+    def _remember(self) -> None:
+        """Keeps calls that are APART, of each image, from which a Gaussian's answers are foretold."""
+        run, now = self.run, Past(self.rows / self.alpha[:, None], self.denoised, self.sigma_hat)
+        near, far = run.near or now, run.far or now
+        moves = (near.sigma_hat >= APART * self.sigma_hat) | ~near.sigma_hat.isfinite()
+        self.run = replace(run, near=near.where(moves, now), far=far.where(moves, near))
+
+    def _test(self, images: list[int]) -> Generator[Question, Tensor, None]:
+        """Tells Gaussians from other densities by one evaluation, and goes on where there is more."""
+        picked = self.index(images)
+        beyond, foretold, noise = yield from self._beyond(images, picked)
+        lengths = length(beyond)[:, 0]
+        if self.is_exact or self.x.ndim < 4:
+            tells = lengths > noise * (BEYOND_EXACT if self.is_exact else BEYOND)
+        else:
+            tells = beyond.any(dim=1)  # the filter leaves no noise
+        little, proves = lengths < foretold, (lengths >= foretold) & (lengths > BEYOND * noise)
+        schedule = self.run.schedule.tested(picked, tells, little, tells & proves, self.sigma_hat)
+        self.run = replace(self.run, schedule=schedule)
+        kinds = torch.stack([tells & little, tells & ~little]).tolist()
+        chosen, much = ([place for place, is_so in enumerate(kind) if is_so] for kind in kinds)
+        if chosen:
+            local, there = self.index(chosen), [images[place] for place in chosen]
+            run, where = self.run, self.index(there)
+            sides = self.placed(torch.tensor([side(run.seed, run.keys[image]) for image in there]))
+            ahead = sides[:, None] * beyond[local] / length(beyond[local])
+            ahead = run.ahead[0].index_copy(0, where, ahead)
+            self.run = replace(run, ahead=torch.cat([ahead[None], run.ahead[1:]]))
+            yield from self._follow(there, (REACH if self.is_exact else WIDEST) * self.std[where, None])
+        if much:
+            there = [images[place] for place in much]
+            yield from self._look(there, self._start(there))
+
+    def _beyond(
+        self, images: list[int], picked: Tensor
+    ) -> Generator[Question, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """What a prediction has beyond a Gaussian's, [b, N], and how long what this foretells and noise are, [b].
+
+        For a Gaussian J = C / (C + sigma^2). So D(y) is also the prediction at D(y) + (sigma' / sigma)^2 (y - D(y)) and
+        sigma', whatever its mean and covariance.
+        """
+        assert self.run.near is not None and self.run.far is not None
+        near, far, alpha = self.run.near[picked], self.run.far[picked], self.alpha[picked, None]
+        then = far.where((near.sigma_hat >= APART * self.sigma_hat[picked]) | ~far.sigma_hat.isfinite(), near)
+        fall = self.sigma_hat[picked] / then.sigma_hat
+        rows = alpha * (then.denoised + fall.square()[:, None] * (then.y - then.denoised))
+        answer = yield rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), images
+        self.evaluations[images] += 1
+        beyond = alpha * (answer.to(self.rows.dtype).flatten(1) - then.denoised)
+        foretold = length(alpha * (then.denoised - self.denoised[picked]))[:, 0]
+        noise = (self.noise() * self.std)[picked] * torch.hypot(torch.ones_like(fall), 1 / fall)
+        return self.cleaned(beyond[None], noise[None, :, None], picked)[0], foretold, noise
+
+    def _follow(self, images: list[int], reach: Tensor) -> Generator[Question, Tensor, None]:
+        """One probe along the first direction of each image, reach [b, 1] long, and searches beside it."""
+        picked = self.index(images)
+        displacements = torch.cat([(reach * self.run.ahead[0, picked])[None], self._start(images)[1:]])
+        displacements = self.scaled(displacements, picked)
+        answer = yield self.asked(images, displacements)
+        self.evaluations[images] += len(displacements)
+        told = self.response(answer, picked)
+        self.follows = True
+        yield from self._conclude(images, displacements[None], told[None])
+        self.follows = False
+        ahead = self.run.ahead[:, picked]
+        found = self.cleaned(ahead, (self.noise() * self.std)[picked, None] / length(told), picked)
+        ahead = torch.where(found.any(dim=-1, keepdim=True), found / length(found), ahead)
+        self.run = replace(self.run, ahead=self.run.ahead.index_copy(1, picked, ahead))
 
     def _learn_from_step(self) -> None:
         """What the sampler's own last step tells: it moved x by y, and the denoised prediction by about J y."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..curvature import REACH, WIDEST, by_chance, without_noise
+from ..curvature import REACH, WIDEST, by_chance
 from .call import Question, length
 from .search import Search
 
@@ -120,7 +120,8 @@ class FixedSteps(Search):
         new = begins | self.far[..., None]
         found = torch.where(asks, told - answer * self.shortened, run.ahead)
         # What is beyond a Gaussian's answer has the noise of two answers, and what was found before is of length 1.
-        found = self._cleaned(found, noise * torch.where(asks, math.sqrt(2), 1 / length(told)))
+        noises = noise * torch.where(asks, math.sqrt(2), 1 / length(told))
+        found = self.cleaned(found, noises, self.index(list(range(len(self.x)))))
         tells = length(found) > (BEYOND_EXACT if self.is_exact else BEYOND) * noise
         ahead = torch.where(asks, torch.where(tells, found / length(found), 0), found)
         self.run = replace(
@@ -129,12 +130,3 @@ class FixedSteps(Search):
             followed=torch.where(run.candidate, run.rayleigh, 0),
             reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
         )
-
-    def _cleaned(self, values: Tensor, noise: Tensor) -> Tensor:
-        """Values [directions, B, N] less noise of a length [directions, B, 1]; 0 where they are not finite."""
-        values = torch.where(values.isfinite(), values, 0)
-        if self.is_exact:
-            return values
-        level = noise / self.size.sqrt()[:, None]
-        pictures = values.reshape(-1, *self.x.shape[1:])
-        return without_noise(pictures, level.reshape(-1)).reshape(values.shape)

@@ -18,6 +18,26 @@ def image_digests(images: Tensor) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Past:
+    """A call before: y and the prediction there, [B, N], and sigma_hat, [B]."""
+
+    y: Tensor
+    denoised: Tensor
+    sigma_hat: Tensor
+
+    def where(self, chosen: Tensor, other: "Past") -> "Past":
+        """The other where a boolean [B] says so, of each image."""
+        rows = chosen[:, None]
+        return Past(
+            torch.where(rows, other.y, self.y), torch.where(rows, other.denoised, self.denoised),
+            torch.where(chosen, other.sigma_hat, self.sigma_hat),
+        )
+
+    def __getitem__(self, picked: Tensor) -> "Past":
+        return Past(self.y[picked], self.denoised[picked], self.sigma_hat[picked])
+
+
+@dataclass(frozen=True)
 class Run:
     """What one sampling run remembers of each image; replaced, never changed. N is the number of values of an image.
 
@@ -29,7 +49,8 @@ class Run:
     where the picture may change, or None; denoised: the prediction at the last call, [B, N].
 
     By the automatic schedule, last: y and sigma_hat at the last call; start: what the last step did to the denoised
-    prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B].
+    prediction, for a step of REACH in every value; norm: the Frobenius norm of J, [B]; near, far: calls before, of each
+    image those whose sigma_hat was APART times that of now, or of near.
 
     In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
     and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
@@ -56,6 +77,8 @@ class Run:
     last: tuple[Tensor, Tensor] | None = None
     start: Tensor | None = None
     norm: Tensor | None = None
+    near: Past | None = None
+    far: Past | None = None
     level: float = math.inf
     step: int = -1
     probed: int | None = None
