@@ -139,7 +139,7 @@ def merged(early, share, demo):
 
 def _weight_change(change):
     def weaken(model):
-        from saddle_free_guidance.nodes.weaken_model import patch_weights
+        from saddle_free_guidance.nodes.host.weaken import patch_weights
 
         return patch_weights(model, change)
 

@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from .inputs import checked
-from .live_trace import Trace
-from .scope_images import heat_map, plot, require_matplotlib
+from .ui.live_trace import Trace
+from .ui.scope_images import heat_map, plot, require_matplotlib
 
 
 class CurvatureScope(io.ComfyNode):

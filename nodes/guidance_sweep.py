@@ -6,11 +6,13 @@ It expands into the pack's own guidance and the host's sampler and decoder, so t
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from .expansion import add_picture, as_inputs, joined, link_inputs, pictures_of, sampler_inputs
+from .expansion import add_picture, as_inputs, pictures_of
+from .host.latents import joined
 from .inputs import checked, refuse_odd
+from .knobs import link_inputs, sampler_inputs
 from .saddle_free import SaddleFreeGuidance
-from .sweep_grid import grid_image
-from .sweep_values import combinations
+from .ui.sweep_grid import grid_image
+from .ui.sweep_values import combinations
 
 PARAMETERS = ["scale", "guidance_seed", "start_percent", "end_percent", "directions"]
 

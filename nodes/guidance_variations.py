@@ -6,10 +6,11 @@ It expands into the pack's own guidance and the host's sampler and decoder, so t
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from .expansion import add_picture, as_inputs, link_inputs, pictures_of, sampler_inputs
+from .expansion import add_picture, as_inputs, pictures_of
 from .inputs import checked
+from .knobs import link_inputs, sampler_inputs
 from .saddle_free import SaddleFreeGuidance
-from .variation_order import ORDERS, arranged
+from .ui.variation_order import ORDERS, arranged
 
 MOST = 64
 SEEDS = 2**64

@@ -5,7 +5,6 @@ import logging
 import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
-from comfy_api.latest import io
 
 from ...guidance import SigmaWindow
 from .compat import KEY, why_not_asked
@@ -194,6 +193,13 @@ def guided_sampling(make_run):
     return outer_sample
 
 
+def guided(model, make_run):
+    """A clone of the patcher whose every sampling run is guided by what `make_run` gives, as for guided_sampling."""
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(make_run))
+    return clone
+
+
 def without_guidance(model):
     """A clone of the patcher without the guidance that nodes of this pack have attached."""
     plain = model.clone()
@@ -201,19 +207,3 @@ def without_guidance(model):
     plain.wrappers = {kind: wrappers for kind, wrappers in plain.wrappers.items() if wrappers}
     plain.remove_additional_models(KEY)
     return plain
-
-
-def window_inputs():
-    """The inputs of a node that set when guidance is active."""
-    return [
-        io.Float.Input(
-            "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,
-            tooltip="When guidance begins, as a share of sampling. 0 is from the first step; later keeps more "
-            "of the composition that the model would have made. Useful range 0 to 0.5; 1 is off.",
-        ),
-        io.Float.Input(
-            "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, round=0.001,
-            tooltip="When guidance ends, as a share of sampling. 1 is at the last step; earlier saves time "
-            "and leaves fine detail to the model. Useful range 0.5 to 1; 0 is off.",
-        ),
-    ]
