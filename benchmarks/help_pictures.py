@@ -95,7 +95,7 @@ def _seeded(scale, guidance_seed, **knobs):
 def main():
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
     load_pack()
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     with torch.no_grad():
         for name, image in pictures(load_demo_model("emoji"), load_demo_model("emoji-weak")).items():

@@ -17,7 +17,7 @@ class CurvatureScope(io.ComfyNode):
         return io.Schema(
             node_id="CurvatureScope",
             display_name="Curvature Scope",
-            category="model/patch/saddle-free",
+            category="model/patch/saddle-free", is_output_node=True,
             description=(
                 "Shows what Saddle-Free Guidance saw and did. While the sampler runs, the node draws a curve for each "
                 "picture: above the line at 1 the model is undecided between two pictures and guidance pushes. "
@@ -51,7 +51,6 @@ class CurvatureScope(io.ComfyNode):
                     "heat_map", display_name="heat_map", tooltip="Where in each picture the model was undecided."
                 ),
             ],
-            is_output_node=True,
         )
 
     @classmethod

@@ -13,7 +13,7 @@ from waits import Wait, Waits
 
 BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
 AFTER = {"trace.py:end", "run.py:report"}  # the sampler has returned
-LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free.py:__init__", "trust.py:")  # once a model or a run
+LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free_run.py:__init__", "trust.py:")  # once a model or a run
 OF_EVERY_CALL = {
     ("automatic.py:_due", "tolist"), ("fixed_steps.py:_is_time", "__float__"), ("run.py:why_idle", "__float__"),
 }

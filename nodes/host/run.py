@@ -8,7 +8,8 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...guidance import SigmaWindow
 from .compat import KEY, why_not_asked
-from .evaluate import RawPredictions, UnansweredError
+from .evaluate import RawPredictions
+from .evaluated import UnansweredError
 from .places import Place
 from .trust import Trust
 

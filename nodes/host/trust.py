@@ -7,6 +7,12 @@ from comfy.patcher_extension import WrappersMP
 
 from .compat import CHECK, KEY
 
+# Ways to evaluate rows that are not the sampler's own evaluation.
+BESIDE = "beside the sample"  # in one forward with it, or at once with it on several devices
+TOGETHER = "together"  # in one forward, or at once on several devices
+ALONE = "alone"  # without the other conditions
+SAMPLED = "as sampled"
+
 ROUNDING = 4  # units of the network's precision between two batches with the same image in them
 CLEAR = 100  # times the rounding of a prediction, a change of it is known to four digits or so
 FEW = 16  # values, in which a random direction may be an eigenvector
