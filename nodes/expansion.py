@@ -5,7 +5,7 @@ The host caches each picture by itself, so that one more costs one more.
 
 from comfy_api.latest import io
 
-from .inputs import refuse_odd
+from .inputs import refuse_invalid
 from .saddle_free import SaddleFreeGuidance
 
 
@@ -30,7 +30,7 @@ def as_inputs(pictures):
 def pictures_of(cells, count):
     """The IMAGEs and the samples that came into a node with the inputs of `as_inputs`; raises where one is no such."""
     for place in range(count):
-        refuse_odd([io.Image.Input(f"image_{place}"), io.Latent.Input(f"latent_{place}")], cells)
+        refuse_invalid([io.Image.Input(f"image_{place}"), io.Latent.Input(f"latent_{place}")], cells)
     samples = [cells[f"latent_{place}"]["samples"] for place in range(count)]
     return [cells[f"image_{place}"] for place in range(count)], samples
 

@@ -8,7 +8,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from .expansion import add_picture, as_inputs, pictures_of
 from .host.latents import joined
-from .inputs import checked, refuse_odd
+from .inputs import checked, refuse_invalid
 from .knobs import link_inputs, sampler_inputs
 from .saddle_free import SaddleFreeGuidance
 from .ui.sweep_grid import grid_image
@@ -56,7 +56,7 @@ class GuidanceSweep(io.ComfyNode):
         if None in given:
             return True
         try:
-            refuse_odd(_list_inputs(), dict(zip((item.id for item in _list_inputs()), given)))
+            refuse_invalid(_list_inputs(), dict(zip((item.id for item in _list_inputs()), given)))
             _cells(*given)
         except ValueError as error:
             return str(error)

@@ -25,7 +25,7 @@ class Coupling:
         """What `evaluated` is, by another model: its conditions, and the moment before it, are the other's then."""
 
         def ask(conds, options=options):
-            with evaluated.before.again():
+            with evaluated.before.restored():
                 return comfy.samplers.calc_cond_batch(model, conds, x, levels(sigma, len(x)), options)[evaluated.index]
 
         conds = evaluated.conds

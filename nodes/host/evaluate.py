@@ -8,7 +8,7 @@ from comfy.patcher_extension import WrappersMP, get_all_wrappers
 from .devices import spread, spread_out
 from .evaluated import Evaluated, UnansweredError
 from .joint import active, fits, in_batches, levels
-from .places import Place
+from .last_call import LastCall
 from .rng import Moment
 from .trust import BESIDE, Trust, agree, checking
 from .ways import CACHED, Ways, picked, regrouped
@@ -30,11 +30,11 @@ class RawPredictions:
     def __init__(self, trust=None):
         self.companions = []
         self._ways = Ways(Trust() if trust is None else trust)
-        self._last = Place()
+        self._last_call = LastCall()
         self._clear()
 
     def _clear(self):
-        self._guider, self._asked, self._x, self._evaluated, self._answers = None, None, None, [], []
+        self._guider, self._guider_x, self._x, self._evaluated, self._answers = None, None, None, [], []
 
     def end(self):
         """The run is over."""
@@ -42,12 +42,12 @@ class RawPredictions:
 
     def evaluation(self, executor, x, sigma, *args, **kwargs):
         """PREDICT_NOISE wrapper."""
-        self._guider, self._asked = executor.class_obj, x
+        self._guider, self._guider_x = executor.class_obj, x
         self._ways.patcher = self._guider.model_patcher
         try:
             return executor(x, sigma, *args, **kwargs)
         finally:
-            self._last = Place(x, sigma)
+            self._last_call = LastCall(x, sigma)
             self._clear()
 
     def batch(self, executor, model, conds, x, sigma, options):
@@ -58,7 +58,7 @@ class RawPredictions:
         self._ways.begin(model, options)
         blocks, conds, outputs = self._ways.blocks, list(conds), None
         before = Moment.before(x, model, options)
-        if first and x is self._asked and self.companions and not self._last.same(x, sigma):
+        if first and x is self._guider_x and self.companions and not self._last_call.is_at(x, sigma):
             outputs = self._with_companions(executor, model, conds, x, sigma, options, before)
         if outputs is None:
             blocks.begin()
@@ -91,7 +91,7 @@ class RawPredictions:
         if not ways.blocks.all_ran():
             return own  # which `batch` will see, too
         if BESIDE not in verdicts:
-            with before.again():
+            with before.restored():
                 alone = executor(model, conds, x, sigma, checking(options))
             same = agree(own[index], alone[index], x, model.get_dtype_inference())
             ways.note(BESIDE, verdicts, same)

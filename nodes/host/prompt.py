@@ -31,13 +31,13 @@ def scopes_of(node_id, knobs):
 
 def _upstream(prompt, name):
     """Ids of the nodes that a node's inputs come from."""
-    found, waiting = set(), [name]
+    upstream, waiting = set(), [name]
     while waiting:
         for value in prompt.get_node(waiting.pop())["inputs"].values():
-            if is_link(value) and prompt.has_node(value[0]) and value[0] not in found:
-                found.add(value[0])
+            if is_link(value) and prompt.has_node(value[0]) and value[0] not in upstream:
+                upstream.add(value[0])
                 waiting.append(value[0])
-    return found
+    return upstream
 
 
 def _is_guidance(node, knobs):

@@ -10,7 +10,7 @@ from ...guidance import SigmaWindow
 from .compat import KEY, why_not_asked
 from .evaluate import RawPredictions
 from .evaluated import UnansweredError
-from .places import Place
+from .last_call import LastCall
 from .trust import Trust
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ class GuidedRun:
         self.predictions = None
         self.has_begun = False
         self.repeated = False
-        self._last = Place()
+        self._last_call = LastCall()
         self.calls = 0
         self.active_calls = 0
         self.unanswered = {}  # reason: number of calls
         self.idle_reason = None
-        self.decided = None
+        self._decided = None
         self.acted = None
         self.out_of_memory = False
 
@@ -72,9 +72,9 @@ class GuidedRun:
         if not self.has_begun:
             self.has_begun = True
             self.begun(args["model"])
-        if self.decided is None or self.decided[0] is not x:
-            self.decided = x, self.why_idle(args)
-        return self.decided[1]
+        if self._decided is None or self._decided[0] is not x:
+            self._decided = x, self.why_idle(args)
+        return self._decided[1]
 
     def why_ineffective(self):
         """Why active calls changed nothing, as the end of a sentence."""
@@ -107,17 +107,17 @@ class GuidedRun:
 
     def post_cfg(self, args):
         """Post-CFG function: the denoised prediction plus the correction."""
-        self.repeated = self._last.same(args["input"], args["sigma"])
-        self._last = Place(args["input"], args["sigma"])
+        self.repeated = self._last_call.is_at(args["input"], args["sigma"])
+        self._last_call = LastCall(args["input"], args["sigma"])
         self.calls += 1
         self.idle_reason = self.idle(args)
-        self.decided = None
+        self._decided = None
         if self.idle_reason is not None:
             return args["denoised"]
         try:
             correction = self._correction_in_memory(args)
         except UnansweredError as reason:
-            self.idle_reason, self._last = str(reason), Place()
+            self.idle_reason, self._last_call = str(reason), LastCall()
             self.unanswered[self.idle_reason] = self.unanswered.get(self.idle_reason, 0) + 1
             return args["denoised"]
         if correction is None:
@@ -149,6 +149,10 @@ class GuidedRun:
         """Remembers whether anything was added; acted: a boolean tensor, read at the run's end only."""
         self.acted = acted if self.acted is None else self.acted | acted
 
+    def has_acted(self):
+        """Whether anything was added in the run that is over; waits for the GPU."""
+        return bool(self.acted.item())
+
     def report(self):
         """Says once, in one line, why guidance could not act in this run, if so."""
         if self.out_of_memory:
@@ -161,7 +165,7 @@ class GuidedRun:
             reason, calls = next(iter(self.unanswered.items()))
             log.warning("%s left out %d of %d calls: %s.", self.NAME, calls, self.calls, reason)
             return
-        elif not self.acted.item():
+        elif not self.has_acted():
             reason = self.why_ineffective()
         else:
             return

@@ -45,16 +45,17 @@ class SaddleFreeRun(GuidedRun):
         self.settings = settings
         self.schedule = sigmas.tolist()
         self.noise = weakref.ref(noise)
-        self.keys = image_keys(noise)
+        self.image_keys = image_keys(noise)
         self.strength = Strength(masks, settings.strength_curve, self.percents)
-        self.mask = None  # where the picture may change, as the sampler has it
-        self.part = None  # which values of a packed latent are guided, None for all
+        self.denoise_mask = None  # where the picture may change, as the sampler has it
+        self.guided_part = None  # which values of a packed latent are guided, None for all
         self.guide = None
         self.frames = Frames(1)
         self.call = None  # of the guide: x, the generator, and what is asked beside x
-        self.nothing = None  # why there is nothing to guide, empty where there is
+        self.why_nothing = None  # why there is nothing to guide, empty where there is
         self.trace = trace
-        self.trace.begin(self.schedule, continues=self.keys is None)
+        self.trace.begin(self.schedule, continues=self.image_keys is None)
+        self.first_call = len(trace)  # of the run's own calls
         self.live = watch()
 
     def begun(self, model):
@@ -71,7 +72,7 @@ class SaddleFreeRun(GuidedRun):
 
     def masked(self, executor, guider, sigmas, extra_args, callback, noise, latent=None, denoise_mask=None, *args):
         """SAMPLER_SAMPLE wrapper: remembers where the picture may change."""
-        self.mask = denoise_mask
+        self.denoise_mask = denoise_mask
         return executor(guider, sigmas, extra_args, callback, noise, latent, denoise_mask, *args)
 
     def sample(self, executor, noise, latent_image, *args, **kwargs):
@@ -79,13 +80,13 @@ class SaddleFreeRun(GuidedRun):
         self.strength.latent_shapes = shapes = kwargs.get("latent_shapes")
         self.strength.check(noise.shape)
         self.trace.layout = None if shapes is None else functools.partial(unpacked, latent_shapes=shapes)
-        if self.keys is None:  # without noise, what is sampled from names the image
-            self.keys = image_keys(latent_image)
+        if self.image_keys is None:  # without noise, what is sampled from names the image
+            self.image_keys = image_keys(latent_image)
         try:
             return super().sample(executor, noise, latent_image, *args, **kwargs)
         finally:
-            self.live.flush()
             self.trace.end()
+            self.live.flush()
 
     def post_cfg(self, args):
         """The guided prediction; the call is traced."""
@@ -99,20 +100,19 @@ class SaddleFreeRun(GuidedRun):
         """The saddle-free correction, from the answers to what the guide asks."""
         if self.repeated and self.guide is not None and self.guide.begun:
             alpha, std = self._coordinates(args)
-            again = self.guide.again(alpha=alpha, std=std, dtype=args["denoised"].dtype, strength=self._strength(args))
-            return self.frames.apart(again)
+            dtype, strength = args["denoised"].dtype, self._strength(args)
+            return self.frames.apart(self.guide.again(alpha=alpha, std=std, dtype=dtype, strength=strength))
         call, points = self._ask(args)
         self.call = None
         main = self.predictions.main(args)
         answer = self.frames.together(main.denoised)
         while True:
             if points is not None:
-                found = self.frames.together(self.predictions.elsewhere(args, main, points))
-                answer = found if answer is None else torch.cat([answer, found])
+                there = self.frames.together(self.predictions.elsewhere(args, main, points))
+                answer = there if answer is None else torch.cat([answer, there])
             try:
                 points = self._points(*call.send(answer))
             except StopIteration as end:
-                self.note_acted((self.trace[-1].push > 0).any())
                 return self.frames.apart(end.value)
             answer = None
 
@@ -126,10 +126,16 @@ class SaddleFreeRun(GuidedRun):
 
     def why_idle(self, args):
         """Also where there is nothing to guide."""
-        if self.nothing is None:  # at the first call, whatever its sigma
+        if self.why_nothing is None:  # at the first call, whatever its sigma
             model_sampling, cond = args["model"].model_sampling, self.predictions.main_cond(args)
-            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), args["input"], cond) or ""
-        return super().why_idle(args) or self.nothing or None
+            why = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), args["input"], cond)
+            self.why_nothing = why or ""
+        return super().why_idle(args) or self.why_nothing or None
+
+    def has_acted(self):
+        """Whether anything was pushed; the trace has it in the host's memory by now."""
+        pushes = (call.push for call in self.trace.calls[self.first_call :])
+        return any(push is not None and bool((push > 0).any()) for push in pushes)
 
     def why_ineffective(self):
         """The model was nowhere undecided, or where it was, the strength is 0."""
@@ -157,11 +163,12 @@ class SaddleFreeRun(GuidedRun):
         settings, x, cond = self.settings, args["input"], self.predictions.main_cond(args)
         self.frames = Frames.of(frames_per_video(cond), len(x))
         left_out = parts_left_out(args["model"], cond)
-        self.part = None if left_out is None else (~left_out).to(x.device, x.dtype)
-        keys = self.keys[:: self.frames.count] if self.keys is not None and len(self.keys) == len(x) else None
+        self.guided_part = None if left_out is None else (~left_out).to(x.device, x.dtype)
+        keys, frames = self.image_keys, self.frames.count
+        keys = keys[::frames] if keys is not None and len(keys) == len(x) else None
         self.guide = SaddleFree(
             settings.scale, settings.guidance_seed, settings.refresh_every,
-            min(settings.directions, self.frames.count * x[0].numel()), args["model"].get_dtype_inference(),
+            min(settings.directions, frames * x[0].numel()), args["model"].get_dtype_inference(),
             image_keys=keys, probe_radius=settings.probe_radius, trace=self.trace,
         )
 
@@ -175,10 +182,10 @@ class SaddleFreeRun(GuidedRun):
 
     def _mask(self, x):
         """Where guidance may change the picture, in the layout of x, or None for everywhere."""
-        if self.mask is None or self.mask.shape[1:] != x.shape[1:]:
-            return self.part
-        mask = self.frames.together(self.mask.to(x.device).expand(x.shape))
-        return mask if self.part is None else mask * self.part
+        if self.denoise_mask is None or self.denoise_mask.shape[1:] != x.shape[1:]:
+            return self.guided_part
+        mask = self.frames.together(self.denoise_mask.to(x.device).expand(x.shape))
+        return mask if self.guided_part is None else mask * self.guided_part
 
     def _strength(self, args):
         """What the push is multiplied with, in the layout of what the guide sees, or None."""

@@ -175,7 +175,7 @@ class Ways:
         """The predictions of `main`'s condition at x, and at other batches that are evaluated at once with it."""
         model, sigma = args["model"], levels(args["sigma"], len(x))
         self.blocks.begin()
-        with main.before.again():
+        with main.before.restored():
             if others:
                 calc_cond_batch = comfy.samplers.calc_cond_batch
                 outputs, more = spread(calc_cond_batch, model, conds, main.index, others, x, sigma, options)
