@@ -8,21 +8,22 @@ from collections import Counter
 import conditions as edits
 import pytest
 import torch
-from graphs import guided
+from graphs import guided, steered
 from runs import close, run, two_models
 
 BATCH, STEPS = 2, 3
 
 
-def sampled(host, *, split=True, meet=False, cfg=1.0, family="sd3", conditions=None, **knobs):
+def sampled(host, *, split=True, meet=False, cfg=1.0, steer=False, conditions=None, **knobs):
     """The latent of a guided run, its forwards by device, call for call, and the checks."""
 
     def change(graph, model, weak):
         model = guided(graph, graph.add("TestUndecided", model=model, amount=3.0), **knobs)
+        model = steered(graph, model, weak) if steer else model
         return graph.add("TestTwoDevices", model=model, meet=meet) if split else model
 
     latent = run(
-        host, two_models(family, host), "main", change, batch=BATCH, cfg=cfg, steps=STEPS, conditions=conditions
+        host, two_models("sd3", host), "main", change, batch=BATCH, cfg=cfg, steps=STEPS, conditions=conditions
     )
     calls = {}
     for sigma, *forward in host.record.devices.batches:
@@ -70,6 +71,16 @@ def test_conditions_that_cannot_be_split_so_are_guided_all_the_same(host, condit
     latent, calls, _ = sampled(host, conditions=conditions)
     assert len(calls) == STEPS
     assert close(latent, sampled(host, split=False, conditions=conditions)[0], 1e-3)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_a_weak_model_stays_on_the_first_device(host, cfg):
+    latent, calls, _ = sampled(host, cfg=cfg, steer=True, scale=0.0)
+    assert [Counter(device for device, *_ in call) for call in calls] == [
+        Counter({0: 1} if cfg == 1 else {0: 1, 1: 1})
+    ] * STEPS
+    assert len(host.record.evaluations["weak"]) == STEPS
+    assert close(latent, sampled(host, split=False, cfg=cfg, steer=True, scale=0.0)[0], 1e-3)
 
 
 def test_guidance_changes_nothing_where_it_is_off(host):
