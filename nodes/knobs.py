@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..guidance.strength import CONSTANT, CURVES
 from .host.latents import SAMPLERS, SCHEDULERS
+from .ui.variation_order import ORDERS
 
 
 def window_inputs():
@@ -81,3 +82,13 @@ def sampler_inputs():
             tooltip="How much of latent_image is made anew. 1 makes all of it; 0 changes nothing.",
         ),
     ]
+
+
+def order_input():
+    """How variations are sorted."""
+    return io.Combo.Input(
+        "order", options=list(ORDERS), default=ORDERS[0],
+        tooltip="How the pictures after the first are sorted: by seed as they are numbered, nearest first or farthest "
+        "first by their distance from the first picture. The distance is the root mean square difference of the "
+        "latents.",
+    )
