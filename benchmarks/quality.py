@@ -58,7 +58,7 @@ def methods(task):
 
 def prepare(arguments):
     """The model and the weak model, the classifier, the real pictures and the arguments."""
-    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
 
     demo = DEMOS[arguments.model]
     classifier = demo.load_classifier()

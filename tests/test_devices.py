@@ -14,13 +14,18 @@ from runs import close, run, two_models
 BATCH, STEPS = 2, 3
 
 
-def sampled(host, *, split=True, meet=False, cfg=1.0, steer=False, conditions=None, **knobs):
-    """The latent of a guided run, its forwards by device, call for call, and the checks."""
+def sampled(host, *, split="after", meet=False, cfg=1.0, steer=False, conditions=None, **knobs):
+    """The latent of a guided run, its forwards by device, call for call, and the checks.
+
+    split: whether the model is split before or after our nodes, or not at all.
+    """
 
     def change(graph, model, weak):
-        model = guided(graph, graph.add("TestUndecided", model=model, amount=3.0), **knobs)
+        model = graph.add("TestUndecided", model=model, amount=3.0)
+        model = graph.add("TestTwoDevices", model=model, meet=meet) if split == "before" else model
+        model = guided(graph, model, **knobs)
         model = steered(graph, model, weak) if steer else model
-        return graph.add("TestTwoDevices", model=model, meet=meet) if split else model
+        return graph.add("TestTwoDevices", model=model, meet=meet) if split == "after" else model
 
     latent = run(
         host, two_models("sd3", host), "main", change, batch=BATCH, cfg=cfg, steps=STEPS, conditions=conditions
@@ -37,12 +42,13 @@ def test_the_host_gives_its_conditions_to_both_devices(host):
     assert [Counter(call) for call in calls] == [Counter({(0, BATCH, (0,)): 1, (1, BATCH, (1,)): 1})] * STEPS
 
 
-def test_sample_and_probe_are_in_the_network_at_the_same_moment(host):
-    latent, calls, checks = sampled(host, meet=True, scale=8.0)
+@pytest.mark.parametrize("split", ["before", "after"])
+def test_sample_and_probe_are_in_the_network_at_the_same_moment(host, split):
+    latent, calls, checks = sampled(host, split=split, meet=True, scale=8.0)
     assert [Counter(call) for call in calls] == [Counter({(0, BATCH, (0,)): 1, (1, BATCH, (0,)): 1})] * STEPS
     assert checks == 1
-    assert close(latent, sampled(host, split=False, scale=8.0)[0], 1e-3)
-    assert not close(latent, sampled(host, split=False, scale=0.0)[0], 1e-2)
+    assert close(latent, sampled(host, split=None, scale=8.0)[0], 1e-3)
+    assert not close(latent, sampled(host, split=None, scale=0.0)[0], 1e-2)
 
 
 def test_beside_a_negative_prompt_the_probe_is_a_third_condition(host):
@@ -52,7 +58,7 @@ def test_beside_a_negative_prompt_the_probe_is_a_third_condition(host):
         assert {device for device, *_ in call} == {0, 1}
         assert sorted(name for *_, names in call for name in names) == [0, 0, 1]
     assert len(calls) == STEPS and checks == 2  # one, of two conditions on two devices
-    assert close(latent, sampled(host, split=False, cfg=4.0)[0], 1e-3)
+    assert close(latent, sampled(host, split=None, cfg=4.0)[0], 1e-3)
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
@@ -63,14 +69,14 @@ def test_the_probes_of_several_directions_are_spread(host, cfg):
     assert probed
     for call in probed:
         assert sorted(call) == [(0, BATCH, (0,)), (1, BATCH, (0,))]
-    assert close(latent, sampled(host, split=False, cfg=cfg, refresh_every=0, directions=2)[0], 1e-3)
+    assert close(latent, sampled(host, split=None, cfg=cfg, refresh_every=0, directions=2)[0], 1e-3)
 
 
 @pytest.mark.parametrize("conditions", [edits.region("area"), edits.per_image("sd3", BATCH), edits.masked(5)])
 def test_conditions_that_cannot_be_split_so_are_guided_all_the_same(host, conditions):
     latent, calls, _ = sampled(host, conditions=conditions)
     assert len(calls) == STEPS
-    assert close(latent, sampled(host, split=False, conditions=conditions)[0], 1e-3)
+    assert close(latent, sampled(host, split=None, conditions=conditions)[0], 1e-3)
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
@@ -80,9 +86,9 @@ def test_a_weak_model_stays_on_the_first_device(host, cfg):
         Counter({0: 1} if cfg == 1 else {0: 1, 1: 1})
     ] * STEPS
     assert len(host.record.evaluations["weak"]) == STEPS
-    assert close(latent, sampled(host, split=False, cfg=cfg, steer=True, scale=0.0)[0], 1e-3)
+    assert close(latent, sampled(host, split=None, cfg=cfg, steer=True, scale=0.0)[0], 1e-3)
 
 
 def test_guidance_changes_nothing_where_it_is_off(host):
-    plain = sampled(host, split=False, scale=0.0)[0]
+    plain = sampled(host, split=None, scale=0.0)[0]
     assert torch.equal(sampled(host, scale=0.0)[0], plain)
