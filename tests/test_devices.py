@@ -3,6 +3,7 @@
 One processor stands in for two devices: the host has a thread and a copy of the model for each, as for two GPUs.
 """
 
+import importlib
 from collections import Counter
 
 import conditions as edits
@@ -87,6 +88,16 @@ def test_a_weak_model_stays_on_the_first_device(host, cfg):
     ] * STEPS
     assert len(host.record.evaluations["weak"]) == STEPS
     assert close(latent, sampled(host, split=None, cfg=cfg, steer=True, scale=0.0)[0], 1e-3)
+
+
+@pytest.mark.parametrize("entry, options, spreads", [
+    ({}, {}, True), ({"mask": torch.ones(1, 8, 8), "control": None}, {"context_handler": None}, True),
+    ({"area": (1, 2, 3, 4)}, {}, False), ({"control": object()}, {}, False), ({}, {"context_handler": object()}, False),
+])
+def test_what_the_host_cuts_or_makes_from_x_keeps_a_condition_at_x(host, entry, options, spreads):
+    node = host.node("SaddleFreeGuidance").__module__
+    devices = importlib.import_module(node.replace(".saddle_free", ".host.devices"))
+    assert devices.can_spread([[{}], None, [entry]], options) == spreads
 
 
 def test_guidance_changes_nothing_where_it_is_off(host):

@@ -15,10 +15,11 @@ def spread_out(options):
     return "multigpu_clones" in options
 
 
-def can_spread(conds):
-    """Whether a condition can be evaluated at points of its own: what is made from x before the network cannot."""
+def can_spread(conds, options):
+    """Whether a condition can have points of its own: not where the host cuts x, or makes something of it."""
     entries = [entry for cond in conds if cond is not None for entry in cond]
-    return all(entry.get("control") is None and "area" not in entry for entry in entries)
+    whole = all(entry.get("control") is None and "area" not in entry for entry in entries)
+    return whole and options.get("context_handler") is None
 
 
 def spread(evaluate, model, conds, index, batches, x, sigma, options):

@@ -68,7 +68,7 @@ class Ways:
 
     def spreads(self, conds, options):
         """Whether batches of other points may be conditions of one evaluation."""
-        return spread_out(options) and self._is_free(options) and can_spread(conds)
+        return spread_out(options) and self._is_free(options) and can_spread(conds, options)
 
     def _is_free(self, options):
         return not self.compiled and not patched(options) and not (self.patcher is not None and tied(self.patcher))
