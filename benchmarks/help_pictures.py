@@ -26,7 +26,7 @@ def drawn(model, count=IMAGES, **sampling):
 
 def compared(model, weak, rows):
     """A labelled grid: for each row of label -> guide, what the guided model draws from the same noise."""
-    from saddle_free_guidance.nodes.sweep_grid import grid_image
+    from saddle_free_guidance.nodes.ui.sweep_grid import grid_image
 
     cells = [drawn(guide(model, weak, 0)) for row in rows for guide in row.values()]
     return grid_image(cells, [list(row) for row in rows])
@@ -95,7 +95,7 @@ def _seeded(scale, guidance_seed, **knobs):
 def main():
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
     load_pack()
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     with torch.no_grad():
         for name, image in pictures(load_demo_model("emoji"), load_demo_model("emoji-weak")).items():

@@ -88,8 +88,8 @@ class Counter:
 
 def denoiser(demo, device="cpu"):
     """denoise(y, sigma) of a demo model without labels, y [B, 3, side, side] and sigma a float, without a sampler."""
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
-    from saddle_free_guidance.nodes.demo_network import denoise
+    from saddle_free_guidance.nodes.demo.digits_network import denoise
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     model = load_demo_model(demo.models[0]).model.to(device)
     network, sigma_data = model.diffusion_model.requires_grad_(False), model.model_sampling.sigma_data

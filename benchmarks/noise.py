@@ -71,8 +71,8 @@ def demo_cases(name, dtype):
     """Of a demo model at each place: the share, how it answers in a format and in fp32, x, alpha and std."""
     import comfy.model_management
     from measuring import sample
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
     from saddle_free_guidance.nodes.host.coordinates import coordinates
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     demo, models = DEMOS[name], []
     for compute in (dtype, torch.float32):

@@ -10,8 +10,8 @@ from emoji import AUGMENTS, DATA, augmented, load_emoji, without_some_labels
 from pack import load_pack
 
 load_pack()
-from saddle_free_guidance.nodes import demo_network, emoji_network
-from saddle_free_guidance.nodes.demo_network import denoise
+from saddle_free_guidance.nodes.demo import digits_network, emoji_network
+from saddle_free_guidance.nodes.demo.digits_network import denoise
 
 AVERAGE = 0.07  # width of the emoji model's moving average, as a share of the training
 JUDGED_AT = (0.1, 0.3, 1.0, 3.0)  # sigmas
@@ -58,14 +58,14 @@ def draw_digits(data, size, generator):
     digits, labels = data
     chosen = torch.randint(len(digits), (size,), generator=generator)
     clean = colour(digits[chosen], generator)
-    context = torch.nn.functional.one_hot(labels[chosen], demo_network.CLASSES).float()[:, None]  # [B, 1, 10]
+    context = torch.nn.functional.one_hot(labels[chosen], digits_network.CLASSES).float()[:, None]  # [B, 1, 10]
     context *= (torch.rand(size, 1, 1, generator=generator) >= LABEL_DROPOUT).float()
     return clean, context, {}
 
 
 DIGITS = Recipe(
-    networks={"model": {"width": 48, "blocks": 4}, "weak": {"width": 24, "blocks": 2}}, network=demo_network.DemoUNet,
-    sigma_data=demo_network.SIGMA_DATA, sigma_log=(-0.4, 1.5), steps=6000, batch=128, learning_rate=2e-3, warm=200,
+    networks={"model": {"width": 48, "blocks": 4}, "weak": {"width": 24, "blocks": 2}}, network=digits_network.DemoUNet,
+    sigma_data=digits_network.SIGMA_DATA, sigma_log=(-0.4, 1.5), steps=6000, batch=128, learning_rate=2e-3, warm=200,
     last_rate=0.0, weak_share=3, checkpoint="demo-training.pt",
     optimiser=lambda network: torch.optim.Adam(network.parameters(), betas=(0.9, 0.99)),
     kept=lambda index: min(0.999, (index + 1) / (index + 10)), load=lambda path, device: load_digits(),

@@ -85,7 +85,7 @@ class Subject:
     """A demo model in both coordinates, and what its pictures are compared with."""
 
     def __init__(self, name):
-        from saddle_free_guidance.nodes.demo_model import load_demo_model
+        from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
         self.demo = DEMOS[name]
         self.classifier = self.demo.load_classifier()

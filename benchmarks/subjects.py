@@ -86,7 +86,7 @@ def stand_in(name, family, models):
 
 def demo(batch, model="digits"):
     """A demo model and its real weak one, asked for one thing."""
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     drawn = DEMOS[model]
     positive = drawn.weights(torch.tensor([3]))

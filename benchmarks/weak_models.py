@@ -125,7 +125,7 @@ def merged(early, share, demo):
     """The model merged with an earlier state of its training, as the host's merging nodes do it."""
 
     def weaken(model):
-        from saddle_free_guidance.nodes.demo_model import load_demo_model
+        from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
         other = load_demo_model(demo.models[0])
         other.model.diffusion_model.load_state_dict({key: value.float() for key, value in load_file(early).items()})
@@ -139,7 +139,7 @@ def merged(early, share, demo):
 
 def _weight_change(change):
     def weaken(model):
-        from saddle_free_guidance.nodes.weaken_model import patch_weights
+        from saddle_free_guidance.nodes.host.weaken import patch_weights
 
         return patch_weights(model, change)
 
@@ -228,7 +228,7 @@ def main():
     )
     enter_host(*([] if torch.cuda.is_available() else ["--cpu"]))
     load_pack()
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     demo = DEMOS[arguments.model]
     classifier = demo.load_classifier()

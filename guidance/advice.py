@@ -44,15 +44,15 @@ def advise(
         return []
     spent, looks = _short(_spent(calls)), _looks(calls)
     if any(any(call["acted"]) for call in calls):
-        found = _where_it_pushes(calls, schedule, sigma_of)
+        said = _where_it_pushes(calls, schedule, sigma_of)
         unsure = [look for look in looks if SADDLE < look[0] <= SADDLE + certainty * look[1]]
-        return found + ([_said("unsure", looks=len(unsure), **_clearest(unsure, certainty))] if unsure else [])
+        return said + ([_said("unsure", looks=len(unsure), **_clearest(unsure, certainty))] if unsure else [])
     if not looks:
         return [_said("short", calls=len(calls)) if len(calls) < FEWEST else _said("idle")] if spent == 0 else []
-    above = [look for look in looks if look[0] > SADDLE]
+    saddles = [look for look in looks if look[0] > SADDLE]
     blurred = [look for look in looks if BLUR < certainty * look[1] >= abs(look[0] - SADDLE)]
-    if above or 2 * len(blurred) >= len(looks):
-        return [_said("noise", **_clearest(above or blurred, certainty), spent=spent)]
+    if saddles or 2 * len(blurred) >= len(looks):
+        return [_said("noise", **_clearest(saddles or blurred, certainty), spent=spent)]
     return [_said("nothing", largest=_short(max(looks)[0]), least=SADDLE, spent=spent)]
 
 
@@ -61,23 +61,23 @@ def _where_it_pushes(
 ) -> list[dict[str, Any]]:
     pushed = [call["sigma"] for call in calls if any(call["acted"])]
     first, last = max(pushed), min(pushed)
-    found = []
+    said = []
     if len(schedule) > 1:
         steps = len(schedule) - 1
         at = [min(_step(schedule, sigma), steps) for sigma in (first, last)]
-        found.append(_said("pushes", first=at[0], last=at[1], steps=steps, spent=_short(_spent(calls))))
+        said.append(_said("pushes", first=at[0], last=at[1], steps=steps, spent=_short(_spent(calls))))
     if sigma_of is not None:
-        found += _later_start(calls, first, sigma_of) + _earlier_end(calls, last, sigma_of)
-    return found
+        said += _later_start(calls, first, sigma_of) + _earlier_end(calls, last, sigma_of)
+    return said
 
 
 def _earlier_end(
     calls: list[dict[str, Any]], last: float, sigma_of: Callable[[float], float]
 ) -> list[dict[str, Any]]:
     """The end_percent behind the last push: nothing that is found later changes the picture."""
-    below = [call for call in calls if call["sigma"] < last]
-    saved = _spent(below)
-    percent = _percent(sigma_of, last, max((call["sigma"] for call in below), default=0.0))
+    after = [call for call in calls if call["sigma"] < last]
+    saved = _spent(after)
+    percent = _percent(sigma_of, last, max((call["sigma"] for call in after), default=0.0))
     return [_said("end", percent=percent, saved=_short(saved))] if saved and percent is not None else []
 
 
@@ -85,13 +85,13 @@ def _later_start(
     calls: list[dict[str, Any]], first: float, sigma_of: Callable[[float], float]
 ) -> list[dict[str, Any]]:
     """The start_percent before the first push, where every call is probed: else the search only moves."""
-    above = sorted({call["sigma"] for call in calls if call["sigma"] > first}, reverse=True)
-    if len(above) <= WARM_UP or any(count < 2 for call in calls for count in call["evaluations"]):
+    sigmas = sorted({call["sigma"] for call in calls if call["sigma"] > first}, reverse=True)
+    if len(sigmas) <= WARM_UP or any(count < 2 for call in calls for count in call["evaluations"]):
         return []
-    start = above[-WARM_UP]
-    left = [call for call in calls if call["sigma"] > start]
-    percent = _percent(sigma_of, above[-WARM_UP - 1], start)
-    return [] if percent is None else [_said("start", percent=percent, saved=_short(_spent(left)))]
+    start = sigmas[-WARM_UP]
+    before = [call for call in calls if call["sigma"] > start]
+    percent = _percent(sigma_of, sigmas[-WARM_UP - 1], start)
+    return [] if percent is None else [_said("start", percent=percent, saved=_short(_spent(before)))]
 
 
 def _percent(sigma_of: Callable[[float], float], high: float, low: float) -> float | None:
@@ -117,13 +117,13 @@ def _share_below(sigma_of: Callable[[float], float], sigma: float, reached: bool
 
 def _looks(calls: list[dict[str, Any]]) -> list[tuple[float, float]]:
     """The largest quotient of each image at each look, and its standard error."""
-    found = []
+    looks = []
     for call in calls:
         for values, errors, evaluations in zip(call["rayleigh"], call["error"], call["evaluations"]):
-            told = [pair for pair in zip(values, errors) if None not in pair]
-            if told and evaluations > 1:
-                found.append(max(told))
-    return found
+            known = [pair for pair in zip(values, errors) if None not in pair]
+            if known and evaluations > 1:
+                looks.append(max(known))
+    return looks
 
 
 def _clearest(looks: list[tuple[float, float]], certainty: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ class TracedCall:
 
     sigma: scalar tensor; reason: why guidance was not active, or None. Where it was active: rayleigh and error, the
     quotients in use and a standard error of each, and weight, how far each acts, from 0 to 1, all [directions, B];
-    known: [B], False before an image was probed; push: root mean square of the correction, [B]; evaluations: of each
+    probed: [B], False before an image was; push: root mean square of the correction, [B]; evaluations: of each
     image at this call, the sampler's own included, [B].
     """
 
@@ -27,18 +27,18 @@ class TracedCall:
     rayleigh: Tensor | None = None
     error: Tensor | None = None
     weight: Tensor | None = None
-    known: Tensor | None = None
+    probed: Tensor | None = None
     push: Tensor | None = None
     evaluations: Tensor | None = None
 
     def plain(self) -> dict[str, Any]:
-        """The call in numbers, lists and strings, None where a number is not known; waits for the GPU."""
+        """The call in numbers, lists and strings, None where a number is not known; waits for a GPU that it is on."""
         call = {"sigma": float(self.sigma), "active": self.rayleigh is not None, "reason": self.reason}
         if self.rayleigh is None:
             return call | {"rayleigh": [], "error": [], "push": [], "acted": [], "evaluations": []}
-        assert self.known is not None and self.weight is not None and self.error is not None
+        assert self.probed is not None and self.weight is not None and self.error is not None
         assert self.push is not None and self.evaluations is not None
-        known, weights = self.known.tolist(), self.weight.T.tolist()
+        known, weights = self.probed.tolist(), self.weight.T.tolist()
         undecided = [any(weight > 0 for weight in each) and there for each, there in zip(weights, known)]
         acted = [push > 0 and there for push, there in zip(self.push.tolist(), undecided)]
         if any(undecided) and not any(acted):
@@ -74,6 +74,7 @@ class CurvatureTrace:
         self.schedule: tuple[float, ...] = ()
         self.ended = False
         self.calls: list[TracedCall] = []
+        self._fetched = 0  # how many calls are in the host's memory
         self._decided: Tensor | None = None  # energy of the last directions, [B, *spatial]
         self._undecided: Tensor | None = None  # the same, summed over calls, weighted by how far each direction acts
 
@@ -112,44 +113,58 @@ class CurvatureTrace:
         self.ended = False
         self.window = None if window is None else (window.start, window.end)
 
-    def add(self, sigma: Tensor, found: dict[str, Tensor]) -> None:
-        """An active call: its sigma, and what a Search found, a dict.
+    def add(self, sigma: Tensor, values: dict[str, Tensor]) -> None:
+        """An active call: its sigma, and what the search knows, a dict.
 
-        found: rayleigh, error, weight, probed, evaluations as in TracedCall; correction [B, ...]; directions, the unit
+        values: rayleigh, error, weight, probed, evaluations as in TracedCall; correction [B, ...]; directions, the unit
         directions [directions, B, ...].
         """
-        push = found["correction"].float().square().flatten(1).mean(dim=1).sqrt()
-        known, weight = found["probed"], found["weight"].float()
+        push = values["correction"].float().square().flatten(1).mean(dim=1).sqrt()
+        known, weight = values["probed"], values["weight"].float()
         self.calls.append(TracedCall(
-            sigma, None, found["rayleigh"], found["error"], weight, known, push, found["evaluations"]
+            sigma, None, values["rayleigh"], values["error"], weight, known, push, values["evaluations"]
         ))
-        directions = found["directions"] if self.layout is None else self.layout(found["directions"])
+        directions = values["directions"] if self.layout is None else self.layout(values["directions"])
         energy = directions.float().square().mean(dim=2)  # [directions, B, *spatial]
         undecided = (energy * weight.reshape(weight.shape + (1,) * (energy.ndim - 2))).sum(dim=0)
         self._decided = energy.mean(dim=0)
         before = self._undecided
-        self._undecided = undecided if before is None or before.shape != undecided.shape else before + undecided
+        if before is None or before.shape != undecided.shape:
+            self._undecided = undecided
+        else:  # what the run before this one left is in the host's memory
+            self._undecided = before.to(undecided.device, non_blocking=True) + undecided
 
     def add_idle(self, sigma: Tensor, reason: str) -> None:
         """A call at which guidance was not active, and why."""
         self.calls.append(TracedCall(sigma, reason))
 
     def end(self) -> None:
-        """The run is over: takes what is left of it off the GPU, in one transfer for each kind of number."""
+        """The run is over: takes what is left of it off the GPU."""
         self.ended = True
-        tensors = [
-            (place, name) for place, call in enumerate(self.calls) for name, value in vars(call).items()
-            if isinstance(value, Tensor) and value.device.type != "cpu"
-        ]
-        if tensors:
-            values = [vars(self.calls[place])[name] for place, name in tensors]
-            together = torch.cat([value.reshape(-1).double() for value in values]).cpu()
-            for (place, name), value, flat in zip(tensors, values, torch.split(together, [v.numel() for v in values])):
-                moved = flat.to(value.dtype).reshape(value.shape)
-                named: dict[str, Any] = {name: moved}
-                self.calls[place] = replace(self.calls[place], **named)
         if self._decided is not None and self._undecided is not None:
-            self._decided, self._undecided = self._decided.cpu(), self._undecided.cpu()
+            self._decided, self._undecided = self._fetch(self._decided, self._undecided)
+        else:
+            self._fetch()
+
+    def _fetch(self, *maps: Tensor) -> list[Tensor]:
+        """Takes the calls that are not there yet to the host's memory, and maps of theirs, all in one transfer."""
+        calls, self._fetched = self.calls[self._fetched :], len(self.calls)
+        if not calls:
+            return [each.cpu() for each in maps]
+        device = calls[-1].sigma.device
+        named = [
+            (place, name, value) for place, call in enumerate(calls) for name, value in vars(call).items()
+            if isinstance(value, Tensor) and value.device == device
+        ]
+        values = [value for *_, value in named] + list(maps)
+        together = torch.cat([value.reshape(-1).double() for value in values]).cpu()
+        parts = torch.split(together, [value.numel() for value in values])
+        fetched = [part.to(value.dtype).reshape(value.shape) for part, value in zip(parts, values)]
+        of_calls: list[dict[str, Any]] = [{} for _ in calls]
+        for (place, name, _), value in zip(named, fetched):
+            of_calls[place][name] = value
+        self.calls[-len(calls) :] = [replace(call, **mine) for call, mine in zip(calls, of_calls)]
+        return fetched[len(named) :]
 
     def indecision(self) -> Tensor | None:
         """Where each image was undecided, [B, *spatial] from 0 to 1, or None where no call was active.
@@ -165,8 +180,9 @@ class CurvatureTrace:
     def plain(self, first: int = 0) -> dict[str, Any]:
         """The run in numbers, lists and strings from call `first` on, and what a whole one that is over advises.
 
-        Waits for the GPU.
+        Waits for the GPU, once for all calls.
         """
+        self._fetch()
         off = self.off
         if off is None and not self.calls:
             off = "Saddle-Free Guidance has taken part in no sampling yet."

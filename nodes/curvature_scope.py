@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from .inputs import checked
-from .live_trace import Trace
-from .scope_images import heat_map, plot, require_matplotlib
+from .ui.live_trace import Trace
+from .ui.scope_images import heat_map, plot, require_matplotlib
 
 
 class CurvatureScope(io.ComfyNode):
@@ -17,7 +17,7 @@ class CurvatureScope(io.ComfyNode):
         return io.Schema(
             node_id="CurvatureScope",
             display_name="Curvature Scope",
-            category="model/patch/saddle-free",
+            category="model/patch/saddle-free", is_output_node=True,
             description=(
                 "Shows what Saddle-Free Guidance saw and did. While the sampler runs, the node draws a curve for each "
                 "picture: above the line at 1 the model is undecided between two pictures and guidance pushes. "
@@ -51,7 +51,6 @@ class CurvatureScope(io.ComfyNode):
                     "heat_map", display_name="heat_map", tooltip="Where in each picture the model was undecided."
                 ),
             ],
-            is_output_node=True,
         )
 
     @classmethod

@@ -5,8 +5,10 @@ from comfy_api.latest import ComfyExtension
 from .auto_guidance import AutoGuidance
 from .curvature_scope import CurvatureScope
 from .demo_model import SaddleFreeDemoModel
-from .guidance_sweep import GuidanceSweep, GuidanceSweepGrid
-from .guidance_variations import GuidanceVariations, GuidanceVariationsBatch
+from .guidance_sweep import GuidanceSweep
+from .guidance_sweep_grid import GuidanceSweepGrid
+from .guidance_variations import GuidanceVariations
+from .guidance_variations_batch import GuidanceVariationsBatch
 from .saddle_free import SaddleFreeGuidance
 from .weaken_model import WeakenModel
 

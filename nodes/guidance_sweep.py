@@ -6,11 +6,11 @@ It expands into the pack's own guidance and the host's sampler and decoder, so t
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from .expansion import add_picture, as_inputs, joined, link_inputs, pictures_of, sampler_inputs
-from .inputs import checked, refuse_odd
+from .expansion import add_picture, as_inputs
+from .inputs import checked, refuse_invalid
+from .knobs import link_inputs, sampler_inputs
 from .saddle_free import SaddleFreeGuidance
-from .sweep_grid import grid_image
-from .sweep_values import combinations
+from .ui.sweep_values import combinations
 
 PARAMETERS = ["scale", "guidance_seed", "start_percent", "end_percent", "directions"]
 
@@ -54,7 +54,7 @@ class GuidanceSweep(io.ComfyNode):
         if None in given:
             return True
         try:
-            refuse_odd(_list_inputs(), dict(zip((item.id for item in _list_inputs()), given)))
+            refuse_invalid(_list_inputs(), dict(zip((item.id for item in _list_inputs()), given)))
             _cells(*given)
         except ValueError as error:
             return str(error)
@@ -79,37 +79,6 @@ class GuidanceSweep(io.ComfyNode):
         labels = "\n".join("\t".join(map(_label, row)) for row in rows)
         grid = graph.node("GuidanceSweepGrid", "grid", labels=labels, **as_inputs(pictures))
         return io.NodeOutput(grid.out(0), grid.out(1), expand=graph.finalize())
-
-
-class GuidanceSweepGrid(io.ComfyNode):
-    """What Guidance Sweep expands into: collects the pictures and latents of the cells; not for use by hand."""
-
-    @classmethod
-    def define_schema(cls):
-        """Takes image_0, latent_0, image_1 and so on beside the labels."""
-        return io.Schema(
-            node_id="GuidanceSweepGrid",
-            display_name="Guidance Sweep (grid)",
-            category="model/patch/saddle-free",
-            description="The last step of Guidance Sweep, which adds it by itself.",
-            inputs=[
-                io.String.Input(
-                    "labels", multiline=True,
-                    tooltip="The labels of the pictures: a line for each row, tabs between the columns.",
-                )
-            ],
-            outputs=[io.Image.Output("grid", display_name="grid"), io.Latent.Output("latents", display_name="latents")],
-            is_dev_only=True,
-            accept_all_inputs=True,
-        )
-
-    @classmethod
-    @checked
-    def execute(cls, labels, **cells):
-        """The grid and the latents."""
-        rows = [row.split("\t") for row in labels.split("\n")]
-        images, latents = pictures_of(cells, sum(map(len, rows)))
-        return io.NodeOutput(grid_image(images, rows), {"samples": joined(latents)})
 
 
 def _label(cell):

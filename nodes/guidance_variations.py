@@ -6,10 +6,10 @@ It expands into the pack's own guidance and the host's sampler and decoder, so t
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from .expansion import add_picture, as_inputs, link_inputs, pictures_of, sampler_inputs
+from .expansion import add_picture, as_inputs
 from .inputs import checked
+from .knobs import link_inputs, order_input, sampler_inputs
 from .saddle_free import SaddleFreeGuidance
-from .variation_order import ORDERS, arranged
 
 MOST = 64
 SEEDS = 2**64
@@ -67,40 +67,6 @@ class GuidanceVariations(io.ComfyNode):
         return io.NodeOutput(*map(batch.out, range(3)), expand=graph.finalize())
 
 
-class GuidanceVariationsBatch(io.ComfyNode):
-    """What Guidance Variations expands into: ranks the variations and joins them; not for use by hand."""
-
-    @classmethod
-    def define_schema(cls):
-        """Takes image_0, latent_0, image_1 and so on beside the labels."""
-        return io.Schema(
-            node_id="GuidanceVariationsBatch",
-            display_name="Guidance Variations (batch)",
-            category="model/patch/saddle-free",
-            description="The last step of Guidance Variations, which adds it by itself.",
-            inputs=[
-                io.String.Input(
-                    "labels", multiline=True, tooltip="What the variations are called: a line for each."
-                ),
-                _order_input(),
-            ],
-            outputs=[
-                io.Image.Output("images", display_name="images"), io.Latent.Output("latents", display_name="latents"),
-                io.String.Output("seeds", display_name="seeds"),
-            ],
-            is_dev_only=True,
-            accept_all_inputs=True,
-        )
-
-    @classmethod
-    @checked
-    def execute(cls, labels, order, **cells):
-        """All variations as one batch, their latents, and a line for each."""
-        names = labels.split("\n")
-        images, samples, lines = arranged(*pictures_of(cells, len(names)), names, order)
-        return io.NodeOutput(images, {"samples": samples}, "\n".join(lines))
-
-
 def _knobs(difference, seed, directions):
     """The knobs of a variation; without guidance all are the same picture, which is made once."""
     if difference == 0:
@@ -131,7 +97,7 @@ def _variation_inputs():
             tooltip="How different the variations may be: the scale of Saddle-Free Guidance in all of them. Useful "
             "range 2 to 16. 0 is off: all are the picture without guidance.",
         ),
-        _order_input(),
+        order_input(),
         io.Int.Input(
             "directions", default=2, min=knobs["directions"].min, max=knobs["directions"].max, advanced=True,
             tooltip="In how many ways at once a picture may be undecided. With 1 several variations are alike, because "
@@ -144,12 +110,3 @@ def _variation_inputs():
             "their distance from it. Off, the first variation comes first.",
         ),
     ]
-
-
-def _order_input():
-    return io.Combo.Input(
-        "order", options=list(ORDERS), default=ORDERS[0],
-        tooltip="How the pictures after the first are sorted: by seed as they are numbered, nearest first or farthest "
-        "first by their distance from the first picture. The distance is the root mean square difference of the "
-        "latents.",
-    )

@@ -1,6 +1,7 @@
-"""What may come into a node: the host compares typed numbers with their limits, and of a link it knows the type alone.
+"""What may come into a node.
 
-So nan passes the limits, and anything at all comes out of other packs' nodes with outputs of any type.
+The host checks typed numbers against their limits, and links by their type. So nan passes, and a node of another pack
+with outputs of any type can hand over anything.
 """
 
 import functools
@@ -38,7 +39,7 @@ def checked(execute):
     @functools.wraps(execute)
     def check(cls, *args, **kwargs):
         inputs, values = cls.define_schema().inputs, dict(zip(names, args)) | kwargs
-        refuse_odd(inputs, values)
+        refuse_invalid(inputs, values)
         optional = {item.id for item in inputs if item.optional}
         given = {name: value for name, value in values.items() if name not in optional or value is not None}
         return execute(cls, **given)
@@ -46,8 +47,8 @@ def checked(execute):
     return check
 
 
-def refuse_odd(inputs, values):
-    """Raises ValueError, naming the input, its value and what is allowed, for the first of `inputs` that is not.
+def refuse_invalid(inputs, values):
+    """Raises ValueError, naming the input, its value and what is allowed, for the first of `inputs` that is not valid.
 
     inputs: as in a schema; values: name -> value, where a missing one counts as None.
     """

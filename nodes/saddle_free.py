@@ -1,194 +1,17 @@
-"""The Saddle-Free Guidance node and what one sampling run of it remembers."""
+"""The Saddle-Free Guidance node."""
 
 import functools
-import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-import torch
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.latest import io
 
-from ..guidance import CurvatureTrace, SaddleFree
-from .host.compat import KEY, frames_per_video, parts_left_out, why_nothing_to_guide
-from .host.coordinates import coordinates, image_keys, unpacked
-from .host.frames import Frames
-from .host.points import Points
-from .host.run import GuidedRun, guided_sampling, window_inputs
+from ..guidance import CurvatureTrace
+from ..guidance.strength import CONSTANT
+from .host.run import guided
+from .host.saddle_free_run import SaddleFreeRun, Settings
 from .inputs import checked
-from .live_trace import LiveTrace, Trace
-from .strength import CONSTANT, Strength, strength_inputs
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The node's knobs."""
-
-    scale: float
-    guidance_seed: int
-    start_percent: float
-    end_percent: float
-    probe_radius: float
-    refresh_every: int
-    directions: int
-    strength_curve: str = CONSTANT
-
-
-class SaddleFreeRun(GuidedRun):
-    """One sampling run: the guide, asked through the host, and its trace.
-
-    masks: how strong it is in the picture, a MASK or None; node_id: of the node that guides, None where no executor
-    runs it.
-    """
-
-    NAME, RANK = "Saddle-Free Guidance", 2
-
-    def __init__(self, settings, masks, trace, node_id, guider, noise, sigmas):
-        super().__init__(guider, settings.start_percent, settings.end_percent)
-        self.settings = settings
-        self.schedule = sigmas.tolist()
-        self.noise = weakref.ref(noise)
-        self.keys = image_keys(noise)
-        self.strength = Strength(masks, settings.strength_curve, self.percents)
-        self.mask = None  # where the picture may change, as the sampler has it
-        self.part = None  # which values of a packed latent are guided, None for all
-        self.guide = None
-        self.frames = Frames(1)
-        self.call = None  # of the guide: x, the generator, and what is asked beside x
-        self.nothing = None  # why there is nothing to guide, empty where there is
-        self.trace = trace
-        self.trace.begin(self.schedule, continues=self.keys is None)
-        self.live = LiveTrace(trace, node_id, asdict(settings))
-
-    def begun(self, model):
-        """Also traces the window, and how the model's percents lie."""
-        super().begun(model)
-        self.trace.sigma_of = model.model_sampling.percent_to_sigma
-        self.trace.window = None if self.window is None else (self.window.start, self.window.end)
-
-    def install(self, model_options):
-        """Also says what to evaluate together with the sample, and takes the mask as the sampler gets it."""
-        super().install(model_options)
-        self.predictions.companions.append(self.points)
-        add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self.masked, model_options, is_model_options=True)
-
-    def masked(self, executor, guider, sigmas, extra_args, callback, noise, latent=None, denoise_mask=None, *args):
-        """SAMPLER_SAMPLE wrapper: remembers where the picture may change."""
-        self.mask = denoise_mask
-        return executor(guider, sigmas, extra_args, callback, noise, latent, denoise_mask, *args)
-
-    def sample(self, executor, noise, latent_image, *args, **kwargs):
-        """The sampling; what was traced is kept however it ends."""
-        self.strength.latent_shapes = shapes = kwargs.get("latent_shapes")
-        self.strength.check(noise.shape)
-        self.trace.layout = None if shapes is None else functools.partial(unpacked, latent_shapes=shapes)
-        if self.keys is None:  # without noise, what is sampled from names the image
-            self.keys = image_keys(latent_image)
-        try:
-            return super().sample(executor, noise, latent_image, *args, **kwargs)
-        finally:
-            self.live.flush()
-            self.trace.end()
-
-    def post_cfg(self, args):
-        """The guided prediction; the call is traced."""
-        denoised = super().post_cfg(args)
-        if self.idle_reason is not None and not self.repeated:
-            self.trace.add_idle(args["sigma"][0], self.idle_reason)
-        self.live.update()
-        return denoised
-
-    def correction(self, args):
-        """The saddle-free correction, from the answers to what the guide asks."""
-        if self.repeated and self.guide is not None and self.guide.begun:
-            alpha, std = self._coordinates(args)
-            again = self.guide.again(alpha=alpha, std=std, dtype=args["denoised"].dtype, strength=self._strength(args))
-            return self.frames.apart(again)
-        call, points = self._ask(args)
-        self.call = None
-        main = self.predictions.main(args)
-        answer = self.frames.together(main.denoised)
-        while True:
-            if points is not None:
-                found = self.frames.together(self.predictions.elsewhere(args, main, points))
-                answer = found if answer is None else torch.cat([answer, found])
-            try:
-                points = self._points(*call.send(answer))
-            except StopIteration as end:
-                self.note_acted((self.trace[-1].push > 0).any())
-                return self.frames.apart(end.value)
-            answer = None
-
-    def points(self, args):
-        """The probes of a call, as Points, before the sample is evaluated, or None.
-
-        Also None once those of an earlier call were not used, by a guider that runs no post-CFG functions.
-        """
-        unused = self.call is not None and self.call[0] is not args["input"]
-        return None if unused or self.idle(args) else self._ask(args)[1]
-
-    def why_idle(self, args):
-        """Also where there is nothing to guide."""
-        if self.nothing is None:  # at the first call, whatever its sigma
-            model_sampling, cond = args["model"].model_sampling, self.predictions.main_cond(args)
-            self.nothing = why_nothing_to_guide(model_sampling, self.schedule, self.noise(), args["input"], cond) or ""
-        return super().why_idle(args) or self.nothing or None
-
-    def why_ineffective(self):
-        """The model was nowhere undecided, or where it was, the strength is 0."""
-        if any(call.weight is not None and bool((call.weight > 0).any()) for call in self.trace):
-            return "strength_mask and strength_curve left nothing of the push"
-        return f"the model showed no positive curvature at any of {self.active_calls} calls"
-
-    def _ask(self, args):
-        """The guide's call at this x and what it asks beside x, begun once."""
-        x = args["input"]
-        if self.call is None or self.call[0] is not x:
-            if self.guide is None:
-                self._begin(args)
-            alpha, std = self._coordinates(args)
-            call = self.guide.questions(
-                self.frames.together(x), alpha=alpha, std=std, mask=self._mask(x), sigma=args["sigma"][0],
-                strength=self._strength(args),
-            )
-            rows, images = next(call)
-            count = len(x) // self.frames.count
-            self.call = x, call, self._points(rows[count:], images[count:])
-        return self.call[1:]
-
-    def _begin(self, args):
-        settings, x, cond = self.settings, args["input"], self.predictions.main_cond(args)
-        self.frames = Frames.of(frames_per_video(cond), len(x))
-        left_out = parts_left_out(args["model"], cond)
-        self.part = None if left_out is None else (~left_out).to(x.device, x.dtype)
-        keys = self.keys[:: self.frames.count] if self.keys is not None and len(self.keys) == len(x) else None
-        self.guide = SaddleFree(
-            settings.scale, settings.guidance_seed, settings.refresh_every,
-            min(settings.directions, self.frames.count * x[0].numel()), args["model"].get_dtype_inference(),
-            image_keys=keys, probe_radius=settings.probe_radius, trace=self.trace,
-        )
-
-    def _points(self, rows, images):
-        if not images:
-            return None
-        return Points(self.frames.apart(rows), self.frames.images(images))
-
-    def _coordinates(self, args):
-        return coordinates(args["model"].model_sampling, args["sigma"][:: self.frames.count])
-
-    def _mask(self, x):
-        """Where guidance may change the picture, in the layout of x, or None for everywhere."""
-        if self.mask is None or self.mask.shape[1:] != x.shape[1:]:
-            return self.part
-        mask = self.frames.together(self.mask.to(x.device).expand(x.shape))
-        return mask if self.part is None else mask * self.part
-
-    def _strength(self, args):
-        """What the push is multiplied with, in the layout of what the guide sees, or None."""
-        x, sigma = args["input"], args["sigma"][0]
-        strength = self.strength.at(x, sigma, args["model"].model_sampling)
-        if isinstance(strength, torch.Tensor) and self.frames.count > 1:
-            strength = self.frames.together(strength.expand(len(x), *strength.shape[1:]))
-        return strength
+from .knobs import strength_inputs, window_inputs
+from .ui.live_trace import LiveTrace, Trace
 
 
 class SaddleFreeGuidance(io.ComfyNode):
@@ -209,40 +32,7 @@ class SaddleFreeGuidance(io.ComfyNode):
             search_aliases=["SFG", "saddle", "curvature guidance", "guidance without negative prompt"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide. Works with any sampler, guider and CFG."),
-                io.Float.Input(
-                    "scale", default=8.0, min=0.0, max=20.0, step=0.05, round=0.001,
-                    tooltip="How far the picture is pushed where the model is undecided, in units of the noise that is "
-                    "left in it. Higher gives clearer shapes and stronger colours; too high makes shapes too simple. "
-                    "Useful range 2 to 16. 0 is off: the same picture as without the node, at no cost.",
-                ),
-                io.Int.Input(
-                    "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
-                    tooltip="Which of the two pictures you get where the model is undecided. Another number gives "
-                    "another picture from the same noise, so try a few. Any whole number; 0 is a number like the "
-                    "others.",
-                ),
-                *window_inputs(),
-                io.Float.Input(
-                    "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
-                    tooltip="How far from the picture the model is tried out to find where it is undecided, in units "
-                    "of the noise level. 0 chooses for you, from 0.25 to 1: the more, the noisier half precision makes "
-                    "the model's answers. Leave it at 0 unless you know better: too small finds rounding errors, too "
-                    "large looks past the place.",
-                ),
-                io.Int.Input(
-                    "refresh_every", default=0, min=0, max=64, advanced=True,
-                    tooltip="How often the model is tried out to find where it is undecided. 0 chooses for you: "
-                    "usually 4 to 8 extra evaluations a picture, at most 3 where there is nothing to find. 1 is one "
-                    "extra evaluation at every call, 2 one every two steps, and so on. Useful range 0 to 4; higher is "
-                    "faster and finds less.",
-                ),
-                io.Int.Input(
-                    "directions", default=1, min=1, max=16, advanced=True,
-                    tooltip="In how many ways at once the picture may be undecided. 1 follows the strongest only, "
-                    "which is the best value for its cost. More also decide weaker ones, and each takes as many extra "
-                    "evaluations again. Useful range 1 to 4.",
-                ),
-                *strength_inputs(),
+                *_push_inputs(), *window_inputs(), *_search_inputs(), *strength_inputs(),
             ],
             outputs=[
                 io.Model.Output(tooltip="The model with guidance."),
@@ -267,7 +57,48 @@ class SaddleFreeGuidance(io.ComfyNode):
             scale, guidance_seed, start_percent, end_percent, probe_radius, refresh_every, directions, strength_curve
         )
         trace, node_id = CurvatureTrace(), getattr(cls.hidden, "unique_id", None)
-        guided = model.clone()
-        run = functools.partial(SaddleFreeRun, settings, strength_mask, trace, node_id)
-        guided.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(run))
-        return io.NodeOutput(guided, trace)
+        watch = functools.partial(LiveTrace, trace, node_id, asdict(settings))
+        run = functools.partial(SaddleFreeRun, settings, strength_mask, trace, watch)
+        return io.NodeOutput(guided(model, run), trace)
+
+
+def _push_inputs():
+    return [
+        io.Float.Input(
+            "scale", default=8.0, min=0.0, max=20.0, step=0.05, round=0.001,
+            tooltip="How far the picture is pushed where the model is undecided, in units of the noise that is "
+            "left in it. Higher gives clearer shapes and stronger colours; too high makes shapes too simple. "
+            "Useful range 2 to 16. 0 is off: the same picture as without the node, at no cost.",
+        ),
+        io.Int.Input(
+            "guidance_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
+            tooltip="Which of the two pictures you get where the model is undecided. Another number gives "
+            "another picture from the same noise, so try a few. Any whole number; 0 is a number like the "
+            "others.",
+        ),
+    ]
+
+
+def _search_inputs():
+    return [
+        io.Float.Input(
+            "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
+            tooltip="How far from the picture the model is tried out to find where it is undecided, in units "
+            "of the noise level. 0 chooses for you, from 0.25 to 1: the more, the noisier half precision makes "
+            "the model's answers. Leave it at 0 unless you know better: too small finds rounding errors, too "
+            "large looks past the place.",
+        ),
+        io.Int.Input(
+            "refresh_every", default=0, min=0, max=64, advanced=True,
+            tooltip="How often the model is tried out to find where it is undecided. 0 chooses for you: "
+            "usually 4 to 8 extra evaluations a picture, at most 3 where there is nothing to find. 1 is one "
+            "extra evaluation at every call, 2 one every two steps, and so on. Useful range 0 to 4; higher is "
+            "faster and finds less.",
+        ),
+        io.Int.Input(
+            "directions", default=1, min=1, max=16, advanced=True,
+            tooltip="In how many ways at once the picture may be undecided. 1 follows the strongest only, "
+            "which is the best value for its cost. More also decide weaker ones, and each takes as many extra "
+            "evaluations again. Useful range 1 to 4.",
+        ),
+    ]

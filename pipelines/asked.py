@@ -34,7 +34,7 @@ class Asked:
                 "SaddleFreeGuidance works with pipelines that hand it on as it is, or with the other sign."
             )
 
-    def again(self, x: Tensor) -> Tensor:
+    def at(self, x: Tensor) -> Tensor:
         """The prediction at other latents x [B, ...], everything else as it was."""
         given = _with_part(self.given, x)
         args = (given, *self.args[1:]) if self.place == 0 else self.args
@@ -48,18 +48,18 @@ class Asked:
         A forward has all images of the batch, as conditions cannot be told from what else has as many rows; an image
         that is not asked about is at its own latents, and its answer is not used.
         """
-        found: list[Tensor | None] = [None] * len(images)
+        answers: list[Tensor | None] = [None] * len(images)
         waiting = list(enumerate(images))
         while waiting:
             now = {image: row for row, image in reversed(waiting)}  # the first row of each image
             x = self.x.to(rows.dtype).clone()
             for image, row in now.items():
                 x[image] = rows[row]
-            answer = read(x, self.again(x))
+            answer = read(x, self.at(x))
             for image, row in now.items():
-                found[row] = answer[image]
+                answers[row] = answer[image]
             waiting = [(row, image) for row, image in waiting if now[image] != row]
-        return torch.stack([answer for answer in found if answer is not None])
+        return torch.stack([answer for answer in answers if answer is not None])
 
 
 def _first(answered):

@@ -17,7 +17,8 @@ from family_list import FAMILIES, random
 from graphs import AUTO_KNOBS, KNOBS
 from saddle_free_guidance.nodes.auto_guidance import AutoGuidance
 from saddle_free_guidance.nodes.host.compat import CHECK
-from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance, SaddleFreeRun
+from saddle_free_guidance.nodes.host.saddle_free_run import SaddleFreeRun
+from saddle_free_guidance.nodes.saddle_free import SaddleFreeGuidance
 
 SEEN = []  # the counts that are being made
 

@@ -92,7 +92,8 @@ def test_the_vae_is_pixels(host):
 def test_missing_weights_are_named_with_what_to_do(host, tmp_path, monkeypatch):
     import importlib
 
-    module = importlib.import_module(host.node("SaddleFreeDemoModel").__module__)
+    node = host.node("SaddleFreeDemoModel").__module__
+    module = importlib.import_module(node.replace(".demo_model", ".host.demo_model"))
     monkeypatch.setattr(module, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors are not in .*install the pack again"):
         module.load_demo_model("model")

@@ -181,7 +181,7 @@ def test_only_the_latents_in_a_network_s_input_are_replaced(given, prediction_of
     x, network = drawn(3, 2, 4), Doubles()
     answered = network(given(x))
     asked = Asked(network, (given(x),), {}, answered, prediction_of(answered))
-    assert torch.equal(asked.x, x) and torch.equal(asked.again(x + 1), 2 * x + 2)
+    assert torch.equal(asked.x, x) and torch.equal(asked.at(x + 1), 2 * x + 2)
     with pytest.raises(ValueError, match="is not what Doubles answered"):
         Asked(network, (given(x),), {}, answered, 3 * prediction_of(answered))
 

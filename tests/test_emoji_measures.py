@@ -72,8 +72,8 @@ def test_a_row_of_either_model_has_every_column(host, model):
 
 
 def test_classes_are_label_pairs_as_real_ones_have_them(host):
-    from saddle_free_guidance.nodes.demo_model import emoji_conditioning
-    from saddle_free_guidance.nodes.emoji_network import KINDS, STYLES
+    from saddle_free_guidance.nodes.demo.emoji_network import KINDS, STYLES
+    from saddle_free_guidance.nodes.host.demo_model import emoji_conditioning
 
     classes = demos.Emoji.classes(12, alike=3)
     assert classes.shape == (12,) and (classes.reshape(4, 3) == classes[::3, None]).all()
@@ -89,7 +89,7 @@ def test_classes_are_label_pairs_as_real_ones_have_them(host):
 
 
 def test_kinds_and_styles_are_those_of_the_model():
-    from saddle_free_guidance.nodes.emoji_network import KINDS, STYLES
+    from saddle_free_guidance.nodes.demo.emoji_network import KINDS, STYLES
 
     assert tuple(emoji_names.KINDS) == KINDS and emoji_data.STYLES == STYLES
     assert set(emoji_data.PACKAGES) == {*STYLES, "datasource", "unicode"}

@@ -15,7 +15,7 @@ FORMATS = ("float32", "float16", "bfloat16")
 
 
 def labels():
-    from saddle_free_guidance.nodes.emoji_network import KINDS, STYLES
+    from saddle_free_guidance.nodes.demo.emoji_network import KINDS, STYLES
 
     return list(KINDS), list(STYLES)
 
@@ -67,7 +67,7 @@ def test_the_digit_does_nothing_for_emoji(host):
 
 
 def test_each_name_loads_its_network_and_weak_ones_are_smaller(host):
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     sizes = {}
     for name in ("model", "weak", "emoji", "emoji-weak"):
@@ -137,7 +137,7 @@ def test_pictures_are_of_the_kind_and_in_the_style_that_was_asked_for(host):
 
 @pytest.mark.parametrize("width, height", [(64, 96), (8, 8), (128, 64)])
 def test_sides_may_be_any_multiple_of_eight(host, width, height):
-    from saddle_free_guidance.nodes.emoji_network import EmojiUNet
+    from saddle_free_guidance.nodes.demo.emoji_network import EmojiUNet
 
     network = EmojiUNet(widths=(16, 16, 32), blocks=1, embedding=16)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_auto_guidance_takes_the_weak_emoji_model(host, monkeypatch, name, batch
 
 
 def test_a_batch_draws_what_its_pictures_draw_alone(host):
-    from saddle_free_guidance.nodes.demo_model import emoji_conditioning, load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import emoji_conditioning, load_demo_model
 
     model = load_demo_model("emoji").model
     generator = torch.Generator().manual_seed(1)

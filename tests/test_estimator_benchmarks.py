@@ -80,7 +80,7 @@ def test_what_a_file_holds_is_not_measured_again_and_shares_are_of_the_best(tmp_
 
 
 def test_in_flow_coordinates_the_same_model_is_sampled(host):
-    from saddle_free_guidance.nodes.demo_model import load_demo_model
+    from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     model = load_demo_model("model")
     asked = 6, "euler", None, 2, 0, 2

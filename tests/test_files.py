@@ -331,7 +331,8 @@ class Payload:
 ])
 def test_demo_weights_that_are_no_safetensors_are_refused_and_never_run(host, monkeypatch, tmp_path, kind):
     path = tmp_path / "model.safetensors"
-    monkeypatch.setattr(sys.modules[host.node("SaddleFreeDemoModel").__module__], "WEIGHTS", tmp_path)
+    loader = sys.modules[host.node("SaddleFreeDemoModel").__module__.replace(".demo_model", ".host.demo_model")]
+    monkeypatch.setattr(loader, "WEIGHTS", tmp_path)
     good = (ROOT / "workflows" / "demo_model" / "model.safetensors").read_bytes()
     if kind == "pickle":
         path.write_bytes(pickle.dumps(Payload()))

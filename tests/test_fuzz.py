@@ -26,6 +26,50 @@ def executor(host):
         yield host.executor(cached=True)
 
 
+def add_scope(graph, made):
+    samples = made["samples"]
+    images = graph.add("VAEDecode", samples=samples, vae=made["vae"])
+    scope = graph.add("CurvatureScope", trace=made["trace"], latent=samples, opacity=0.6, images=images)
+    return output(scope, 1)
+
+
+def sampling_of(made):
+    return {
+        "model": made["model"], "positive": made["condition"], "negative": made["condition"],
+        "latent_image": made["latent"], "vae": made["vae"], "seed": 0, "steps": 1, "cfg": 1.0,
+        "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0, "guidance_seed": 0, "directions": 1,
+    }
+
+
+def add_sweep(graph, made):
+    return graph.add(
+        "GuidanceSweep", **sampling_of(made), parameter="scale", values="0, 1", second_parameter="none",
+        second_values="", scale=1.0, start_percent=0.0, end_percent=1.0,
+    )
+
+
+def add_variations(graph, made):
+    return graph.add(
+        "GuidanceVariations", **sampling_of(made), count=1, difference=1.0, order="by seed", plain_first=False
+    )
+
+
+def add_batch(graph, made):
+    image = graph.add("VAEDecode", samples=made["samples"], vae=made["vae"])
+    return graph.add(
+        "GuidanceVariationsBatch", labels="one\ntwo", order="by seed", image_0=image, latent_0=made["samples"],
+        image_1=image, latent_1=made["samples"],
+    )
+
+
+def add_grid(graph, made):
+    image = graph.add("VAEDecode", samples=made["samples"], vae=made["vae"])
+    return graph.add(
+        "GuidanceSweepGrid", labels="one\ttwo", image_0=image, latent_0=made["samples"], image_1=image,
+        latent_1=made["samples"],
+    )
+
+
 def graph_with(node, shape="2,3,8,8"):
     """A prompt that runs the node on tiny latents, and its id."""
     graph = Graph()
@@ -38,40 +82,14 @@ def graph_with(node, shape="2,3,8,8"):
     auto = steered(graph, saddle_free, weak)
     samples = sample(graph, "KSampler", auto, condition, condition, latent, steps=1)
     graph.add("TestCapture", samples=samples, label="run")
-    if node == "CurvatureScope":
-        images = graph.add("VAEDecode", samples=samples, vae=vae)
-        scope = graph.add(
-            "CurvatureScope", trace=output(saddle_free, 1), latent=samples, opacity=0.6, images=images
-        )
-        graph.add("TestCaptureImage", images=output(scope, 1), label="picture")
-    if node == "GuidanceSweep":
-        sweep = graph.add(
-            "GuidanceSweep", model=demo, positive=condition, negative=condition, latent_image=latent, vae=vae, seed=0,
-            steps=1, cfg=1.0, sampler_name="euler", scheduler="karras", denoise=1.0, parameter="scale", values="0, 1",
-            second_parameter="none", second_values="", scale=1.0, guidance_seed=0, start_percent=0.0, end_percent=1.0,
-            directions=1,
-        )
-        graph.add("TestCaptureImage", images=sweep, label="picture")
-    if node == "GuidanceVariations":
-        made = graph.add(
-            "GuidanceVariations", model=demo, positive=condition, negative=condition, latent_image=latent, vae=vae,
-            seed=0, steps=1, cfg=1.0, sampler_name="euler", scheduler="karras", denoise=1.0, count=1, guidance_seed=0,
-            difference=1.0, order="by seed", directions=1, plain_first=False,
-        )
-        graph.add("TestCaptureImage", images=made, label="picture")
-    if node == "GuidanceVariationsBatch":
-        image = graph.add("VAEDecode", samples=samples, vae=vae)
-        batch = graph.add(
-            "GuidanceVariationsBatch", labels="one\ntwo", order="by seed", image_0=image, latent_0=samples,
-            image_1=image, latent_1=samples,
-        )
-        graph.add("TestCaptureImage", images=batch, label="picture")
-    if node == "GuidanceSweepGrid":
-        image = graph.add("VAEDecode", samples=samples, vae=vae)
-        grid = graph.add(
-            "GuidanceSweepGrid", labels="one\ttwo", image_0=image, latent_0=samples, image_1=image, latent_1=samples
-        )
-        graph.add("TestCaptureImage", images=grid, label="picture")
+    add = {
+        "CurvatureScope": add_scope, "GuidanceSweep": add_sweep, "GuidanceVariations": add_variations,
+        "GuidanceVariationsBatch": add_batch, "GuidanceSweepGrid": add_grid,
+    }.get(node)
+    if add is not None:
+        made = {"trace": output(saddle_free, 1), "samples": samples}
+        picture = add(graph, made | {"model": demo, "condition": condition, "latent": latent, "vae": vae})
+        graph.add("TestCaptureImage", images=picture, label="picture")
     prompt = graph.prompt
     return prompt, next(name for name, entry in prompt.items() if entry["class_type"] == node)
 

@@ -158,11 +158,8 @@ def source(host, case):
     ))
 
 
-@pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in NEIGHBOURS.items() for cfg in case.at])
-def test_beside_a_node_of_the_host(host, name, cfg):
-    case = NEIGHBOURS[name]
-    heavy = case.family.startswith(("sd15", "two"))
-    batch, steps = (1, 2) if heavy else (3, 3)
+def variants(case):
+    """Our nodes beside the neighbour of a case, in ways whose pictures are compared."""
 
     def beside(guide):
         return lambda graph, model, weak: guide(graph, case.patch(graph, model, weak), of_weak(graph, weak))
@@ -177,7 +174,7 @@ def test_beside_a_node_of_the_host(host, name, cfg):
 
     made = {"models": undecided(case.family), "conditions": case.conditions}
     of = partial(Variant, Setup(**made), sampler=case.sampler)
-    found = sampled(host, source(host, case), {
+    return {
         "bare": Variant(Setup(**made)),
         "alone": of(case.patch),
         "off": of(beside(partial(both, saddle=0.0, auto=1.0))),
@@ -186,7 +183,15 @@ def test_beside_a_node_of_the_host(host, name, cfg):
         "gentle": of(beside(partial(steered, scale=1.0001))),
         "both": of(beside(both)),
         "swapped": of(swapped),
-    }, batch=batch, cfg=cfg, steps=steps)
+    }
+
+
+@pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in NEIGHBOURS.items() for cfg in case.at])
+def test_beside_a_node_of_the_host(host, name, cfg):
+    case = NEIGHBOURS[name]
+    heavy = case.family.startswith(("sd15", "two"))
+    batch, steps = (1, 2) if heavy else (3, 3)
+    found = sampled(host, source(host, case), variants(case), batch=batch, cfg=cfg, steps=steps)
     alone = found["alone"]
     assert close(found["bare"].latent, alone.latent, 0.02) == (cfg not in case.seen_at)
     assert torch.equal(found["off"].latent, alone.latent)

@@ -165,16 +165,16 @@ def test_lists_that_are_no_links_are_passed_over(host):
 
 
 def test_a_node_of_other_values_under_the_old_id_is_not_taken_for_it(host):
-    live_trace = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.live_trace"]
+    prompt = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.host.prompt"]
     node = {"class_type": "SaddleFreeGuidance", "inputs": {"model": ["1", 0], "scale": 2, "directions": ["5", 0]}}
-    assert live_trace._is_guidance(node, {"scale": 2.0, "directions": 3})
-    assert not live_trace._is_guidance(node, {"scale": 1.0, "directions": 3})
-    assert not live_trace._is_guidance({**node, "class_type": "KSampler"}, {"scale": 2.0})
+    assert prompt._is_guidance(node, {"scale": 2.0, "directions": 3})
+    assert not prompt._is_guidance(node, {"scale": 1.0, "directions": 3})
+    assert not prompt._is_guidance({**node, "class_type": "KSampler"}, {"scale": 2.0})
 
 
 def test_the_page_is_told_at_most_ten_times_a_second(host, monkeypatch):
     """By a clock that every look at it moves on by 30 ms: 8 calls are 0.24 s."""
-    live_trace = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.live_trace"]
+    live_trace = sys.modules[str(ROOT).replace(".", "_x_") + ".nodes.ui.live_trace"]
     ticks = iter(range(10**6))
     monkeypatch.setattr(live_trace.time, "monotonic", lambda: 100 + 0.03 * next(ticks))
     messages(host)
@@ -217,7 +217,7 @@ def test_the_plot_shows_a_line_in_each_image_s_colour(host):
 
 
 def test_the_plot_tells_the_advice_below_its_axis(host):
-    from saddle_free_guidance.nodes.scope_images import plot
+    from saddle_free_guidance.nodes.ui.scope_images import plot
 
     host.latents(scoped(host))
     plain = record(host)

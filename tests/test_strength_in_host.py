@@ -158,7 +158,7 @@ def test_the_images_of_a_batch_that_are_frames_of_one_video(host, monkeypatch):
     """A model that takes a batch for a video has one mask a frame, or one for all."""
     import importlib
 
-    module = host.node("SaddleFreeGuidance").__module__
+    module = host.node("SaddleFreeGuidance").__module__.replace(".saddle_free", ".host.saddle_free_run")
     monkeypatch.setattr(importlib.import_module(module), "frames_per_video", lambda cond: 3)
     latents = runs(host, "demo", {"still": FADE | STILL, "whole": FADE, "white": FADE | WHITE,
                                   "each": FADE | {"strength_mask": even(1.0, 0.0, 0.5)}}, batch=3, steps=2)

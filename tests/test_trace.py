@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from saddle_free_guidance.guidance import CurvatureTrace, SaddleFree, SigmaWindow
+from waits import Waits
 
 GAINS = torch.tensor([[0.2, 0.1, 0.3], [0.1, 1.8, 0.2], [0.3, 0.2, 1.4]], dtype=torch.float64)  # [H, W]
 
@@ -121,6 +122,39 @@ def test_a_trace_of_guidance_that_is_off_says_why():
 def test_a_latent_that_changes_size_begins_a_new_map():
     trace = traced(converged(), converged(gains=torch.full((5, 4), 1.5)))
     assert trace.indecision().shape == (2, 5, 4)
+
+
+def test_a_run_on_a_gpu_that_goes_on_adds_to_what_the_last_one_left_in_the_hosts_memory():
+    """A device without values stands in for it: it refuses to add what is not on it."""
+    trace, found = traced(converged()), converged()
+    trace.end()
+    trace.add(torch.tensor(1.0), {name: value.to("meta") for name, value in found.items()})
+    assert trace._undecided.device.type == "meta" and trace._undecided.shape == (2, *GAINS.shape)
+
+
+def transfers(waits):
+    """From the GPU to the host's memory; other reads are of what is there."""
+    return sum(wait.function == "cpu" for wait in waits.found)
+
+
+def test_a_run_is_read_in_one_transfer(monkeypatch):
+    """As it grows, what is new of it; at its end the rest, with its maps. What was read is read from there."""
+    monkeypatch.setattr("waits.own_place", lambda: "trace")
+    trace, found = traced(*[converged(directions=2)] * 5), converged(directions=2)
+    with Waits(lambda: None) as waits:
+        trace.plain()
+    assert waits.found[0].function == "cpu" and transfers(waits) == 1
+    with Waits(lambda: None) as waits:
+        trace.plain(2)
+    assert transfers(waits) == 0
+    trace.add(torch.tensor(0.1), found)
+    with Waits(lambda: None) as waits:
+        trace.end()
+    assert [wait.function for wait in waits.found] == ["cpu"]
+    with Waits(lambda: None) as waits:
+        trace.plain()
+        trace.indecision()
+    assert transfers(waits) == 0
 
 
 def test_the_end_of_a_run_changes_no_number():

@@ -65,7 +65,7 @@ def test_training_resumes_where_it_stopped(tmp_path, monkeypatch, few, model):
 def test_what_training_writes_the_host_loads(host, tmp_path, monkeypatch, few):
     import sys
 
-    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
+    module = sys.modules[host.node("SaddleFreeDemoModel").__module__.replace(".demo_model", ".host.demo_model")]
     weights = trained("emoji", tmp_path / "weights", few, steps=2)[0]
     assert not any("augments" in key for key in weights)
     monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")

@@ -69,7 +69,7 @@ def test_a_network_that_takes_one_row_is_asked_row_by_row(host, caplog, cfg):
         }, cfg=cfg, batch=1, steps=4)
     assert close(found["picky"].latent, found["free"].latent, 0.01)
     assert not close(found["picky"].latent, found["plain"].latent, 0.01)
-    said = [record.getMessage() for record in caplog.records if record.name.endswith("host.evaluate")]
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("host.ways")]
     assert len(said) == 1 and f"this network takes {rows} rows" in said[0]
 
 
@@ -132,7 +132,7 @@ def test_a_compiled_block_never_sees_a_second_batch_size(host, cfg, rows):
 
 
 def test_memory_that_runs_out_after_the_probe_was_answered_moves_the_direction_once(host, monkeypatch):
-    guide = module(host, "saddle_free").SaddleFree
+    guide = module(host, "host.saddle_free_run").SaddleFree
     push, lost = guide._push, []
 
     def once(*args, **kwargs):

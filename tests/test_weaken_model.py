@@ -47,7 +47,7 @@ def test_more_noise_keeps_the_signal_and_raises_the_variance():
 
 
 def test_each_image_has_noise_of_its_own_in_any_batch(host):
-    module = sys.modules[host.node("WeakenModel").__module__]
+    module = sys.modules[host.node("WeakenModel").__module__.replace(".weaken_model", ".host.weaken")]
     x = torch.zeros(6, 4, 5)
     noise = module._noise(x, 1.5, [11, 12, 13])  # three images under two conditions
     assert torch.equal(noise[:3], noise[3:])

@@ -48,11 +48,6 @@ def tied(patcher):
     return bool(patcher.injections)
 
 
-def spread_out(options):
-    """Whether the host evaluates the conditions on several devices, with blocks that are not the main network's."""
-    return "multigpu_clones" in options
-
-
 def why_not_asked(model_options):
     """Why no evaluation may be added to this run, of this model or another, as the end of a sentence, or None."""
     if "ar_state" in model_options.get("transformer_options", {}):

@@ -24,11 +24,6 @@ def coordinates(model_sampling, sigma):
     return model_sampling.noise_scaling(sigma, zero, one), model_sampling.noise_scaling(sigma, one, zero)
 
 
-def amplification(model_sampling, sigma, std):
-    """How an error of the network's output grows in the denoised prediction at `sigma` [B], over `std` [B]; [B]."""
-    return model_sampling.calculate_denoised(sigma, torch.ones_like(sigma), torch.zeros_like(sigma)).abs() / std
-
-
 def image_keys(noise):
     """One integer per image of `noise` [B, ...] that follows the image through any batch, or None without noise.
 

@@ -7,7 +7,7 @@ import comfy.samplers
 
 from .compat import compiled
 from .joint import levels
-from .trust import agree, checking
+from .trust import ALONE, agree, checking
 
 log = logging.getLogger(__name__)
 
@@ -25,23 +25,23 @@ class Coupling:
         """What `evaluated` is, by another model: its conditions, and the moment before it, are the other's then."""
 
         def ask(conds, options=options):
-            with evaluated.before.again():
+            with evaluated.before.restored():
                 return comfy.samplers.calc_cond_batch(model, conds, x, levels(sigma, len(x)), options)[evaluated.index]
 
-        alone, conds = evaluated.alone, evaluated.conds
+        conds = evaluated.conds
         verdicts = self._trust.verdicts(model, conds, options, len(x))
-        if sum(cond is not None for cond in conds) == 1 or verdicts.get("whole"):
-            return ask(alone)
-        if "whole" in verdicts or compiled(model, options):
+        if sum(cond is not None for cond in conds) == 1 or verdicts.get(ALONE):
+            return ask(evaluated.alone)
+        if ALONE in verdicts or compiled(model, options):
             return ask(conds)
-        together, found = ask(conds, checking(options)), self._tried(ask, alone)
-        same = found is not None and agree(found, together, x, model.get_dtype_inference())
+        together, alone = ask(conds, checking(options)), self._tried(ask, evaluated.alone)
+        same = alone is not None and agree(alone, together, x, model.get_dtype_inference())
         if same is None:
-            return found
-        verdicts["whole"] = same
+            return alone
+        verdicts[ALONE] = same
         if not same:
             log.info("The weak model's conditions reach each other; they are evaluated together.")
-        return found if same else together
+        return alone if same else together
 
     @staticmethod
     def _tried(ask, conds):

@@ -47,7 +47,7 @@ class Moment:
         self.memory.restore()
 
     @contextlib.contextmanager
-    def again(self):
+    def restored(self):
         """Evaluates as if it were this moment; the sampler's next evaluation is then what it would have been."""
         now = Moment.now(self.device, self.roots)
         self.restore()

@@ -5,12 +5,12 @@ import logging
 import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
-from comfy_api.latest import io
 
 from ...guidance import SigmaWindow
 from .compat import KEY, why_not_asked
-from .evaluate import RawPredictions, UnansweredError
-from .places import Place
+from .evaluate import RawPredictions
+from .evaluated import UnansweredError
+from .last_call import LastCall
 from .trust import Trust
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ class GuidedRun:
         self.predictions = None
         self.has_begun = False
         self.repeated = False
-        self._last = Place()
+        self._last_call = LastCall()
         self.calls = 0
         self.active_calls = 0
         self.unanswered = {}  # reason: number of calls
         self.idle_reason = None
-        self.decided = None
+        self._decided = None
         self.acted = None
         self.out_of_memory = False
 
@@ -72,9 +72,9 @@ class GuidedRun:
         if not self.has_begun:
             self.has_begun = True
             self.begun(args["model"])
-        if self.decided is None or self.decided[0] is not x:
-            self.decided = x, self.why_idle(args)
-        return self.decided[1]
+        if self._decided is None or self._decided[0] is not x:
+            self._decided = x, self.why_idle(args)
+        return self._decided[1]
 
     def why_ineffective(self):
         """Why active calls changed nothing, as the end of a sentence."""
@@ -107,17 +107,17 @@ class GuidedRun:
 
     def post_cfg(self, args):
         """Post-CFG function: the denoised prediction plus the correction."""
-        self.repeated = self._last.same(args["input"], args["sigma"])
-        self._last = Place(args["input"], args["sigma"])
+        self.repeated = self._last_call.is_at(args["input"], args["sigma"])
+        self._last_call = LastCall(args["input"], args["sigma"])
         self.calls += 1
         self.idle_reason = self.idle(args)
-        self.decided = None
+        self._decided = None
         if self.idle_reason is not None:
             return args["denoised"]
         try:
             correction = self._correction_in_memory(args)
         except UnansweredError as reason:
-            self.idle_reason, self._last = str(reason), Place()
+            self.idle_reason, self._last_call = str(reason), LastCall()
             self.unanswered[self.idle_reason] = self.unanswered.get(self.idle_reason, 0) + 1
             return args["denoised"]
         if correction is None:
@@ -149,6 +149,10 @@ class GuidedRun:
         """Remembers whether anything was added; acted: a boolean tensor, read at the run's end only."""
         self.acted = acted if self.acted is None else self.acted | acted
 
+    def has_acted(self):
+        """Whether anything was added in the run that is over; waits for the GPU."""
+        return bool(self.acted.item())
+
     def report(self):
         """Says once, in one line, why guidance could not act in this run, if so."""
         if self.out_of_memory:
@@ -161,7 +165,7 @@ class GuidedRun:
             reason, calls = next(iter(self.unanswered.items()))
             log.warning("%s left out %d of %d calls: %s.", self.NAME, calls, self.calls, reason)
             return
-        elif not self.acted.item():
+        elif not self.has_acted():
             reason = self.why_ineffective()
         else:
             return
@@ -194,6 +198,13 @@ def guided_sampling(make_run):
     return outer_sample
 
 
+def guided(model, make_run):
+    """A clone of the patcher whose every sampling run is guided by what `make_run` gives, as for guided_sampling."""
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guided_sampling(make_run))
+    return clone
+
+
 def without_guidance(model):
     """A clone of the patcher without the guidance that nodes of this pack have attached."""
     plain = model.clone()
@@ -201,19 +212,3 @@ def without_guidance(model):
     plain.wrappers = {kind: wrappers for kind, wrappers in plain.wrappers.items() if wrappers}
     plain.remove_additional_models(KEY)
     return plain
-
-
-def window_inputs():
-    """The inputs of a node that set when guidance is active."""
-    return [
-        io.Float.Input(
-            "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,
-            tooltip="When guidance begins, as a share of sampling. 0 is from the first step; later keeps more "
-            "of the composition that the model would have made. Useful range 0 to 0.5; 1 is off.",
-        ),
-        io.Float.Input(
-            "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, round=0.001,
-            tooltip="When guidance ends, as a share of sampling. 1 is at the last step; earlier saves time "
-            "and leaves fine detail to the model. Useful range 0.5 to 1; 0 is off.",
-        ),
-    ]

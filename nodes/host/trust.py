@@ -6,6 +6,13 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from .compat import CHECK, KEY
+from .devices import spread_out
+
+# Ways to evaluate rows that are not the sampler's own evaluation.
+BESIDE = "beside the sample"  # in one forward with it, or at once with it on several devices
+TOGETHER = "together"  # in one forward, or at once on several devices
+ALONE = "alone"  # without the other conditions
+SAMPLED = "as sampled"
 
 ROUNDING = 4  # units of the network's precision between two batches with the same image in them
 CLEAR = 100  # times the rounding of a prediction, a change of it is known to four digits or so
@@ -26,37 +33,37 @@ class Trust:
 
         forwards: in how many the host evaluated several conditions, None for one.
         """
-        key = batch, forwards, _layout(conds), _patches(options)
+        key = batch, forwards, spread_out(options), _layout(conds), _patches(options)
         return self._models.setdefault(model, {}).setdefault(key, {})
 
 
 def _layout(conds):
     """What conditions are made of, without values; shapes by number, since equal ones are evaluated at once."""
-    shapes, found = {}, []
+    shapes, layout = {}, []
     for cond in conds:
         for entry in cond or ():
-            found.append(tuple(sorted(entry.keys() - {"uuid"})))
+            layout.append(tuple(sorted(entry.keys() - {"uuid"})))
             for name, value in sorted(entry.get("model_conds", {}).items()):
                 if isinstance(value.cond, torch.Tensor):
                     known = shapes.setdefault(name, {})
                     shape = tuple(value.cond.shape)
-                    found.append((name, shape[:1], known.setdefault(shape, len(known))))
+                    layout.append((name, shape[:1], known.setdefault(shape, len(known))))
                 else:
-                    found.append((name, type(value.cond).__name__))
-        found.append(cond is None)
-    return tuple(found)
+                    layout.append((name, type(value.cond).__name__))
+        layout.append(cond is None)
+    return tuple(layout)
 
 
 def _patches(options):
     transformer_options = options.get("transformer_options", {})
-    found = [options.get("model_function_wrapper")]
+    patches = [options.get("model_function_wrapper")]
     for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
         for key, wrappers in transformer_options.get("wrappers", {}).get(kind, {}).items():
-            found += [] if key == KEY else wrappers
+            patches += [] if key == KEY else wrappers
     for kind in ("patches", "patches_replace"):
-        for patches in transformer_options.get(kind, {}).values():
-            found += patches.values() if isinstance(patches, dict) else patches
-    return tuple(map(id, found))
+        for listed in transformer_options.get(kind, {}).values():
+            patches += listed.values() if isinstance(listed, dict) else listed
+    return tuple(map(id, patches))
 
 
 def agree(one, other, x, dtype):
@@ -73,14 +80,14 @@ def agree(one, other, x, dtype):
     return not apart if some else None
 
 
-def made_up(found, base, rows, x, dtype):
+def made_up(answer, base, rows, x, dtype):
     """Whether predictions at rows differ from those at x by a multiple of the step and rounding alone.
 
     No network's do. The four are [R, ...], row by row of the same images; dtype: what the network computes in.
     """
     if x[0].numel() <= FEW:
         return False
-    change, step = ((one - other).float().flatten(1) for one, other in ((found, base), (rows, x)))
+    change, step = ((one - other).float().flatten(1) for one, other in ((answer, base), (rows, x)))
     share = (change * step).sum(dim=1, keepdim=True) / (step * step).sum(dim=1, keepdim=True)
     rest, size, rounding = (
         torch.linalg.vector_norm(part, dim=1) for part in (change - share * step, change, base.float().flatten(1))

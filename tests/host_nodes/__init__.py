@@ -13,6 +13,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from .caches import CACHE_NODES
+from .devices import DEVICE_NODES, DEVICES
 from .families import FAMILY_NODES
 from .faults import FAULT_NODES, FAULTS
 from .pictures import PICTURE_NODES
@@ -23,10 +24,11 @@ CHECK = "saddle_free_check"  # the pack's mark among the transformer options
 class Record:
     """What the nodes below saw since the last clear()."""
 
-    faults = FAULTS
+    faults, devices = FAULTS, DEVICES
 
     def clear(self):
         self.faults.clear()
+        self.devices.clear()
         self.latents = {}  # by label
         self.images = {}  # by label
         self.traces = {}  # by label
@@ -35,6 +37,7 @@ class Record:
         self.checks = defaultdict(int)  # APPLY_MODEL calls that only checked others, which are not counted, by label
         self.rows = defaultdict(int)  # images and conditions in them, by label
         self.points = defaultdict(list)  # digests of what was evaluated, by label
+        self.batch = {}  # images of the guider's evaluation under way, by label
         self.calls = defaultdict(list)  # sigmas of the post-CFG passes, by label
         self.options_restored = {}  # by label
         self.loaded = {}  # number of models in the host's memory at the last post-CFG pass, by label
@@ -96,49 +99,54 @@ class TestWatch:
     CATEGORY = "tests"
 
     def watch(self, model, label, break_at, how):
-        batch = None
-
-        def predict_noise(executor, x, *args, **kwargs):
-            nonlocal batch
-            batch = len(x)
-            return executor(x, *args, **kwargs)
-
-        def apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-            if CHECK in transformer_options:
-                RECORD.checks[label] += 1
-                return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-            rows = x.unflatten(0, (len(transformer_options["cond_or_uncond"]), -1))  # [conditions, images, ...]
-            parts = rows.split(batch or len(x), dim=1)
-            before = len(RECORD.evaluations[label])
-            RECORD.forwards[label] += 1
-            RECORD.rows[label] += len(x)
-            RECORD.evaluations[label] += [float(t[0])] * len(parts)
-            RECORD.points[label] += [hashlib.sha256(part.contiguous().numpy().tobytes()).hexdigest() for part in parts]
-            if before < break_at <= len(RECORD.evaluations[label]):
-                if how == "interrupt":
-                    raise comfy.model_management.InterruptProcessingException()
-                raise RuntimeError("broken on purpose")
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-
-        def outer_sample(executor, *args, **kwargs):
-            model_options = executor.class_obj.model_options
-            try:
-                return executor(*args, **kwargs)
-            finally:
-                RECORD.options_restored[label] = executor.class_obj.model_options is model_options
-
-        def post_cfg(args):
-            RECORD.calls[label].append(float(args["sigma"][0]))
-            loaded = [entry.model for entry in comfy.model_management.current_loaded_models]
-            RECORD.loaded[label] = len({id(patcher.model) for patcher in loaded if patcher is not None})
-            return args["denoised"]
-
-        watched = model.clone()
-        watched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, f"test_watch_{label}", predict_noise)
-        watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, f"test_watch_{label}", apply_model)
-        watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_watch", outer_sample)
-        watched.set_model_sampler_post_cfg_function(post_cfg)
+        hooks, watched = WatchHooks(label, break_at, how), model.clone()
+        watched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, f"test_watch_{label}", hooks.predict_noise)
+        watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, f"test_watch_{label}", hooks.apply_model)
+        watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test_watch", hooks.outer_sample)
+        watched.set_model_sampler_post_cfg_function(hooks.post_cfg)
         return (watched,)
+
+
+class WatchHooks:
+    """What TestWatch records, and where."""
+
+    def __init__(self, label, break_at, how):
+        self.label, self.break_at, self.how = label, break_at, how
+
+    def predict_noise(self, executor, x, *args, **kwargs):
+        RECORD.batch[self.label] = len(x)
+        return executor(x, *args, **kwargs)
+
+    def apply_model(self, executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        label = self.label
+        if CHECK in transformer_options:
+            RECORD.checks[label] += 1
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        rows = x.unflatten(0, (len(transformer_options["cond_or_uncond"]), -1))  # [conditions, images, ...]
+        parts = rows.split(RECORD.batch.get(label, len(x)), dim=1)
+        before = len(RECORD.evaluations[label])
+        RECORD.forwards[label] += 1
+        RECORD.rows[label] += len(x)
+        RECORD.evaluations[label] += [float(t[0])] * len(parts)
+        RECORD.points[label] += [hashlib.sha256(part.contiguous().numpy().tobytes()).hexdigest() for part in parts]
+        if before < self.break_at <= len(RECORD.evaluations[label]):
+            if self.how == "interrupt":
+                raise comfy.model_management.InterruptProcessingException()
+            raise RuntimeError("broken on purpose")
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+    def outer_sample(self, executor, *args, **kwargs):
+        model_options = executor.class_obj.model_options
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            RECORD.options_restored[self.label] = executor.class_obj.model_options is model_options
+
+    def post_cfg(self, args):
+        RECORD.calls[self.label].append(float(args["sigma"][0]))
+        loaded = [entry.model for entry in comfy.model_management.current_loaded_models]
+        RECORD.loaded[self.label] = len({id(patcher.model) for patcher in loaded if patcher is not None})
+        return args["denoised"]
 
 
 class ConstantControl(comfy.controlnet.ControlBase):
@@ -335,6 +343,6 @@ NODE_CLASS_MAPPINGS = {
     for cls in (
         TestConditioning, TestLatent, TestWatch, TestControlNet, TestPreCFG, TestOtherEvaluation, TestOffset,
         TestForgetFile, TestSampling, TestCapture, TestCaptureImage, TestCaptureTrace,
-        *CACHE_NODES, *FAMILY_NODES, *FAULT_NODES, *PICTURE_NODES,
+        *CACHE_NODES, *DEVICE_NODES, *FAMILY_NODES, *FAULT_NODES, *PICTURE_NODES,
     )
 }

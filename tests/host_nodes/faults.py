@@ -69,6 +69,61 @@ class Fault:
         return spoiled.reshape(values.shape)
 
 
+class FaultHooks:
+    """The hooks at which a fault may happen."""
+
+    def __init__(self, fault):
+        self.fault, self.label = fault, fault.label
+
+    def apply_model(self, executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        if "saddle_free_check" in transformer_options:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        FAULTS.phases[self.label].append(FAULTS.phase[self.label])
+        spoils = self.fault.passes("model")
+        output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        conditions = len(transformer_options["cond_or_uncond"])
+        output = self.fault.spoil(output, conditions) if spoils else output
+        if FAULTS.phase[self.label] == "base":
+            finite = output.unflatten(0, (conditions, -1)).isfinite().flatten(2).all(dim=2).all(dim=0)
+            FAULTS.broken[self.label] |= {image for image, known in enumerate(finite.tolist()) if not known}
+        return output
+
+    def calc_cond_batch(self, executor, *args, **kwargs):
+        spoils = self.fault.passes("calc_cond_batch")
+        outputs = executor(*args, **kwargs)
+        return [self.fault.spoil(output) for output in outputs] if spoils else outputs
+
+    def predict_noise(self, executor, *args, **kwargs):
+        FAULTS.phase[self.label] = "base"
+        spoils = self.fault.passes("predict_noise")
+        output = executor(*args, **kwargs)
+        return self.fault.spoil(output) if spoils else output
+
+    def pre_cfg(self, args):
+        FAULTS.phase[self.label] = "extra"
+        outputs = args["conds_out"]
+        return [self.fault.spoil(output) for output in outputs] if self.fault.passes("pre_cfg") else outputs
+
+    def post_cfg(self, place):
+        return lambda args: self.fault.spoil(args["denoised"]) if self.fault.passes(place) else args["denoised"]
+
+    def sampler_sample(self, executor, *args, **kwargs):
+        self.fault.passes("sampler_sample")
+        return executor(*args, **kwargs)
+
+    def outer_sample(self, executor, *args, **kwargs):
+        self.fault.passes("outer_sample")
+        guider = executor.class_obj
+        options = guider.model_options
+        guider.model_options = comfy.model_patcher.create_model_options_clone(options)
+        functions = [*options.get("sampler_post_cfg_function", []), self.post_cfg("late_post_cfg")]
+        guider.model_options["sampler_post_cfg_function"] = functions
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            guider.model_options = options
+
+
 class TestFault:
     """A model at which something goes wrong.
 
@@ -95,64 +150,15 @@ class TestFault:
     CATEGORY = "tests"
 
     def patch(self, model, label, kind, place, at, images):
-        fault = Fault(label, kind, place, _numbers(at), _numbers(images))
-
-        def apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
-            if "saddle_free_check" in transformer_options:
-                return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-            FAULTS.phases[label].append(FAULTS.phase[label])
-            spoils = fault.passes("model")
-            output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-            conditions = len(transformer_options["cond_or_uncond"])
-            output = fault.spoil(output, conditions) if spoils else output
-            if FAULTS.phase[label] == "base":
-                finite = output.unflatten(0, (conditions, -1)).isfinite().flatten(2).all(dim=2).all(dim=0)
-                FAULTS.broken[label] |= {image for image, known in enumerate(finite.tolist()) if not known}
-            return output
-
-        def calc_cond_batch(executor, *args, **kwargs):
-            spoils = fault.passes("calc_cond_batch")
-            outputs = executor(*args, **kwargs)
-            return [fault.spoil(output) for output in outputs] if spoils else outputs
-
-        def predict_noise(executor, *args, **kwargs):
-            FAULTS.phase[label] = "base"
-            spoils = fault.passes("predict_noise")
-            output = executor(*args, **kwargs)
-            return fault.spoil(output) if spoils else output
-
-        def pre_cfg(args):
-            FAULTS.phase[label] = "extra"
-            outputs = args["conds_out"]
-            return [fault.spoil(output) for output in outputs] if fault.passes("pre_cfg") else outputs
-
-        def post_cfg(place):
-            return lambda args: fault.spoil(args["denoised"]) if fault.passes(place) else args["denoised"]
-
-        def sampler_sample(executor, *args, **kwargs):
-            fault.passes("sampler_sample")
-            return executor(*args, **kwargs)
-
-        def outer_sample(executor, *args, **kwargs):
-            fault.passes("outer_sample")
-            guider = executor.class_obj
-            options = guider.model_options
-            guider.model_options = comfy.model_patcher.create_model_options_clone(options)
-            functions = [*options.get("sampler_post_cfg_function", []), post_cfg("late_post_cfg")]
-            guider.model_options["sampler_post_cfg_function"] = functions
-            try:
-                return executor(*args, **kwargs)
-            finally:
-                guider.model_options = options
-
+        hooks = FaultHooks(Fault(label, kind, place, _numbers(at), _numbers(images)))
         patched, key = model.clone(), f"test_fault_{label}"
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, apply_model)
-        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, calc_cond_batch)
-        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, predict_noise)
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, sampler_sample)
-        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, outer_sample)
-        patched.set_model_sampler_pre_cfg_function(pre_cfg)
-        patched.set_model_sampler_post_cfg_function(post_cfg("post_cfg"))
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, hooks.apply_model)
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, hooks.calc_cond_batch)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, hooks.predict_noise)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, hooks.sampler_sample)
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, hooks.outer_sample)
+        patched.set_model_sampler_pre_cfg_function(hooks.pre_cfg)
+        patched.set_model_sampler_post_cfg_function(hooks.post_cfg("post_cfg"))
         return (patched,)
 
 

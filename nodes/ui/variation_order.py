@@ -2,7 +2,7 @@
 
 import torch
 
-from .expansion import image_of, joined, parts
+from ..host.latents import image_of, joined, parts
 
 ORDERS = ("by seed", "nearest first", "farthest first")
 

@@ -1,10 +1,6 @@
-"""How strong Saddle-Free Guidance is over sampling and in the picture, as its inputs say."""
+"""How strong Saddle-Free Guidance is over sampling and in the picture, as the inputs of its node say."""
 
-from comfy_api.latest import io
-
-from ..guidance.strength import CURVES, padded, share_of_sampling, strength_in_picture, strength_over_sampling
-
-CONSTANT = next(iter(CURVES))
+from ...guidance.strength import CONSTANT, padded, share_of_sampling, strength_in_picture, strength_over_sampling
 
 
 class Strength:
@@ -46,21 +42,3 @@ class Strength:
             whole = padded(strength, first, shape[-1]) if packed else strength
             self._fitted = shape, device, whole.to(device)
         return self._fitted[2]
-
-
-def strength_inputs():
-    """The inputs that say it; both leave the push as it is unless they are used."""
-    return [
-        io.Mask.Input(
-            "strength_mask", optional=True,
-            tooltip="Where in the picture guidance is strong: 1 is the whole push, 0 is none, grey is in between. Soft "
-            "edges stay soft. One mask for all pictures, or one for each picture of a batch; for a video, one or one "
-            "a frame. The search still looks at the whole picture. Without a mask it is 1 everywhere.",
-        ),
-        io.Combo.Input(
-            "strength_curve", options=list(CURVES), default=CONSTANT, optional=True,
-            tooltip="How strong guidance is in the course of sampling, between start_percent and end_percent. constant "
-            "is the whole push all along. fade in rises evenly from nothing, which leaves composition to the model; "
-            "fade out falls evenly to nothing, which leaves details to it; middle rises until halfway and falls again.",
-        ),
-    ]

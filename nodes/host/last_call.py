@@ -7,14 +7,14 @@ import torch
 SAMPLES = 64  # values of x that are kept
 
 
-class Place:
-    """Where an evaluation was: x and sigma, known by the objects themselves and by a few values of x."""
+class LastCall:
+    """Where the last evaluation was: x and sigma, known by the objects themselves and by a few values of x."""
 
     def __init__(self, x=None, sigma=None):
         self._objects = tuple(weakref.ref(thing) for thing in (x, sigma) if thing is not None)
         self._values = None if x is None else _some(x)
 
-    def same(self, x, sigma):
+    def is_at(self, x, sigma):
         """Whether this x at this sigma was the last; a sampler may have overwritten it since."""
         here = len(self._objects) == 2 and all(known() is thing for known, thing in zip(self._objects, (x, sigma)))
         return here and bool((self._values == _some(x)).all())

@@ -1,43 +1,14 @@
-"""A curvature trace on its way: the type of its links, and messages to the page while it grows."""
+"""The prompt that runs: which of its nodes show a trace, and messages to its page."""
 
-import time
-
-from comfy_api.latest import io
 from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-Trace = io.Custom("CURVATURE_TRACE")
-EVENT = "saddle_free_guidance.trace"
-SECONDS_BETWEEN = 0.1
 
-
-class LiveTrace:
-    """Sends the new calls of a trace to the Curvature Scope nodes that show it, at most ten times a second.
-
-    node_id, knobs: id and input values of the guidance node when it was executed. Without a scope in the prompt nothing
-    is read or sent.
-    """
-
-    def __init__(self, trace, node_id, knobs):
-        self.trace = trace
-        self.scopes = scopes_of(node_id, knobs)
-        self.sent = len(trace.calls)
-        self.due = 0.0
-
-    def update(self):
-        """Sends what is new, if it is time to."""
-        if self.scopes and time.monotonic() >= self.due:
-            self.flush()
-            self.due = time.monotonic() + SECONDS_BETWEEN
-
-    def flush(self):
-        """Sends what is new."""
-        if self.scopes and len(self.trace.calls) > self.sent:
-            server = PromptServer.instance
-            server.send_sync(EVENT, {"nodes": self.scopes, **self.trace.plain(self.sent)}, server.client_id)
-            self.sent = len(self.trace.calls)
+def send(event, message):
+    """Sends a message to the page that queued the prompt."""
+    PromptServer.instance.send_sync(event, message, PromptServer.instance.client_id)
 
 
 def scopes_of(node_id, knobs):
@@ -60,13 +31,13 @@ def scopes_of(node_id, knobs):
 
 def _upstream(prompt, name):
     """Ids of the nodes that a node's inputs come from."""
-    found, waiting = set(), [name]
+    upstream, waiting = set(), [name]
     while waiting:
         for value in prompt.get_node(waiting.pop())["inputs"].values():
-            if is_link(value) and prompt.has_node(value[0]) and value[0] not in found:
-                found.add(value[0])
+            if is_link(value) and prompt.has_node(value[0]) and value[0] not in upstream:
+                upstream.add(value[0])
                 waiting.append(value[0])
-    return found
+    return upstream
 
 
 def _is_guidance(node, knobs):

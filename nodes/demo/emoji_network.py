@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .demo_network import ResidualBlock, require_sides, run_middle, waves
+from .digits_network import ResidualBlock, require_sides, run_middle, waves
 
 KINDS = (
     "happy face", "moody face", "creature", "cat", "heart", "mammal", "bird", "reptile", "sea animal", "insect",

@@ -1,0 +1,1 @@
+"""The networks of the bundled demo models, and what they can be asked for; need torch alone."""

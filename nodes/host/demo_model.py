@@ -1,0 +1,131 @@
+"""The bundled demo models as real host objects, so that every core node works on them."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models_base
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..demo import emoji_network
+from ..demo.digits_network import CLASSES, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, DemoUNet
+from ..demo.emoji_network import KINDS, LABELS, STYLES, EmojiUNet
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "workflows" / "demo_model"
+NO_CLASS = "none"
+ANY = "any"
+
+
+class DemoLatentFormat(comfy.latent_formats.LatentFormat):
+    """RGB pixels in [-1, 1] as latents."""
+
+    latent_channels = 3
+    spacial_downscale_ratio = 1
+    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+class DigitsConfig(comfy.supported_models_base.BASE):
+    """The host's description of the digits model."""
+
+    latent_format = DemoLatentFormat
+    sampling_settings = {"sigma_data": SIGMA_DATA, "sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX}
+    unet_extra_config = {}
+    memory_usage_factor = 0.5
+
+
+class EmojiConfig(DigitsConfig):
+    """The host's description of the emoji model."""
+
+    sampling_settings = DigitsConfig.sampling_settings | {"sigma_data": emoji_network.SIGMA_DATA}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A demo model and its weak version: their files, the class of their network, and how a file tells its sizes."""
+
+    model: str
+    weak: str
+    network: type
+    config: type
+    sizes: Callable
+
+
+FAMILIES = {
+    "digits": Family(
+        "model", "weak", DemoUNet, DigitsConfig, lambda facts: {name: int(facts[name]) for name in ("width", "blocks")}
+    ),
+    "emoji": Family(
+        "emoji", "emoji-weak", EmojiUNet, EmojiConfig,
+        lambda facts: {name: int(facts[name]) for name in ("blocks", "embedding")}
+        | {"widths": tuple(int(width) for width in facts["widths"])},
+    ),
+}
+
+
+def load_demo_model(name, disable_dynamic=False):
+    """A ModelPatcher with the bundled weights of a name; an error says how to get them back.
+
+    name: `model` or `weak`, which draw digits, `emoji` or `emoji-weak`.
+    disable_dynamic: for the host, which calls the loader again when it wants weights of its own.
+    """
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
+    family = next(family for family in FAMILIES.values() if name in (family.model, family.weak))
+    model = _model_with_weights(family, WEIGHTS / f"{name}.safetensors", offload_device)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = kind(model, load_device=load_device, offload_device=offload_device)
+    patcher.cached_patcher_init = (load_demo_model, (name,))
+    return patcher
+
+
+def _model_with_weights(family, path, device):
+    """The host's model of a file's weights; FileNotFoundError or ValueError where there is none or another one."""
+    mend = "install the pack again, or train them with benchmarks/train_demo.py."
+    if not path.exists():
+        raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {mend}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            sizes = family.sizes(json.loads(file.metadata()["config"]))
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {mend}") from error
+    config = family.config({**sizes, "dtype": torch.float32})
+    model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=family.network)
+    if _shapes(weights) != _shapes(model.diffusion_model.state_dict()):
+        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {mend}")
+    model.diffusion_model.load_state_dict(weights)
+    return model
+
+
+def _shapes(weights):
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def pixel_vae():
+    """A VAE whose latents are pixels."""
+    return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+
+
+def class_conditioning(digit):
+    """CONDITIONING for a digit from "0" to "9", or for no class: one token of class weights, [1, 1, 10]."""
+    weights = torch.zeros(1, 1, CLASSES)
+    if digit != NO_CLASS:
+        weights[..., int(digit)] = 1
+    return [[weights, {}]]
+
+
+def emoji_conditioning(kind, style):
+    """CONDITIONING for a kind and a style of emoji, either of them "any": one token of label weights, [1, 1, 39]."""
+    weights = torch.zeros(1, 1, LABELS)
+    if kind != ANY:
+        weights[..., KINDS.index(kind)] = 1
+    if style != ANY:
+        weights[..., len(KINDS) + STYLES.index(style)] = 1
+    return [[weights, {}]]

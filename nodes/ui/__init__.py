@@ -1,0 +1,1 @@
+"""What an artist types and sees: lists of values, the live trace, plots, grids, and how variations are sorted."""
