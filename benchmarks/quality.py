@@ -159,7 +159,9 @@ def line(name, values):
 
 def table(rows, seeds):
     """Row's name -> column -> values, as a Markdown table; a row with fewer seeds says so."""
-    columns = next(iter(rows.values()), {})
+    if not rows:
+        return "Not measured yet."
+    columns = next(iter(rows.values()))
     head = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     counts = {name: len(next(iter(values.values()))) for name, values in rows.items()}
     names = {name: name if count == seeds else f"{name} ({count} of {seeds} seeds)" for name, count in counts.items()}

@@ -29,10 +29,10 @@ def test_the_spread_is_the_mean_distance_of_pairs_and_then_of_groups():
 
 
 def draws_numbers(row, models, count, asked, *, classes=None, seed=0, guidance_seed=None):
-    """Pictures of one value: the label, ten times the guidance seed, and the place in a batch of a tenth each."""
+    """Pictures of one value: the label, ten times the guidance seed, and a tenth of the squared place in a batch."""
     guidance_seed = seed if guidance_seed is None else guidance_seed
     places = torch.arange(count) % asked.batch
-    return (classes + 10 * guidance_seed * row.seeded + 0.1 * places)[:, None].double(), 8 + row.seeded
+    return (classes + 10 * guidance_seed * row.seeded + 0.1 * places**2)[:, None].double(), 8 + row.seeded
 
 
 @pytest.mark.parametrize(("seeded", "over_seeds"), [(True, 50 / 3), (False, 0.0)])
@@ -51,7 +51,7 @@ def test_variety_compares_pictures_of_one_label_and_noise_and_of_one_label_and_s
         "spread over seeds", "accuracy over seeds", "spread over noise", "accuracy over noise", "evaluations per image",
     ]
     assert found["spread over seeds"] == pytest.approx(over_seeds)  # of 0, 10, 20, 30
-    assert found["spread over noise"] == pytest.approx(1 / 6, abs=1e-5)  # of 0, 0.1, 0.2, 0.3: a batch is of one label
+    assert found["spread over noise"] == pytest.approx(0.5, abs=1e-4)  # of 0, 0.1, 0.4, 0.9: a batch is of one label
     assert (found["accuracy over seeds"], found["accuracy over noise"]) == (0.25, 0.5)
     assert found["evaluations per image"] == 8 + seeded
     for images, classes in told:
@@ -146,6 +146,10 @@ def test_the_table_is_written_between_its_marks_and_nothing_else_is_changed(tmp_
     )
     monkeypatch.setattr(quality, "measured", lambda row, seed, asked: {"FD": 2.0, "recall": 0.5})
     asked = arguments(tmp_path, "--rows", "no guidance", "--write", str(page))
+    asked.print = True
+    quality.report(asked)
+    assert page.read_text().splitlines()[2:5] == ["16 pictures a seed, 2 seeds, `euler`:", "", "Not measured yet."]
+    asked.print = False
     for _ in range(2):
         quality.report(asked)
         assert page.read_text().splitlines() == [
