@@ -41,6 +41,7 @@ BROWSER_PACKAGES = ("chromium", "fonts-dejavu-core")
 OLDEST_HOST = (0, 30, 0)
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 DISK_NEEDED = 10 * 2**30
+MOST_PROCESSES = 4  # of the tests; each takes up to 4 GB
 PIP_TO_UV = {
     "index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS",
     "no-index": "UV_NO_INDEX", "trusted-host": "UV_INSECURE_HOST", "cert": "SSL_CERT_FILE", "proxy": "HTTPS_PROXY",
@@ -316,9 +317,17 @@ def run_tests(comfyui, python, arguments):
         passed.append(f"--ignore={tests / 'test_page.py'}")
     else:
         provide_browser()
-    chosen = [] if any(Path(argument.partition("::")[0]).exists() for argument in passed) else [str(tests)]
-    command = [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests), *chosen, *passed]
+    if not any(Path(argument.partition("::")[0]).exists() for argument in passed):
+        passed = [*side_by_side(passed), str(tests), *passed]
+    command = [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests), *passed]
     return in_host(comfyui, command)
+
+
+def side_by_side(passed):
+    """Options for a process a core, where nothing is said of it; each loads a ComfyUI and may start a browser."""
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+    said = any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in passed)
+    return [] if said or processes == 1 else ["-n", str(processes), "--dist", "worksteal"]
 
 
 def provide_test_tools(python):
@@ -330,7 +339,7 @@ def provide_test_tools(python):
             say(f"Installing what {LOCKS / 'tests.in'} names for the tests, in {home / 'venv'}")
             install_locked(find_uv(), python, "tests.txt", "install the test tools")
             mark.touch()
-    elif not succeeds([python, "-c", "import pytest, hypothesis, ruff, mypy, playwright"]):
+    elif not succeeds([python, "-c", "import pytest, xdist, hypothesis, ruff, mypy, playwright"]):
         raise QuickstartError(f"{python} lacks the test tools; run: {python} -m pip install -r {LOCKS / 'tests.in'}.")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import demo_server
 import pack
 import pytest
 import torch
@@ -28,12 +29,29 @@ def host(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address():
+def output(tmp_path_factory):
+    """Where servers that this process starts save pictures: processes side by side would number theirs alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_server, "OUTPUT", tmp_path_factory.mktemp("output"))
+        yield demo_server.OUTPUT
+
+
+@pytest.fixture(scope="module")
+def address(output):
     """The address of a ComfyUI with only this pack."""
     import page
 
     with page.served(page.load_quickstart()) as address:
         yield address
+
+
+@pytest.fixture
+def new_outputs(output):
+    """Removes what a test has saved."""
+    before = set(output.iterdir())
+    yield
+    for path in set(output.iterdir()) - before:
+        path.unlink()
 
 
 @pytest.fixture(scope="module")

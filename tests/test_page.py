@@ -83,15 +83,6 @@ def kept_settings(tab):
         driver.set_setting(tab, name, value)
 
 
-@pytest.fixture
-def new_outputs():
-    """Removes what a test has saved."""
-    before = set(demo_server.OUTPUT.iterdir()) if demo_server.OUTPUT.exists() else set()
-    yield
-    for path in set(demo_server.OUTPUT.iterdir()) - before:
-        path.unlink()
-
-
 def saved(name):
     """A graph as the page saved it."""
     return json.loads((ROOT / name).read_text(encoding="utf-8"))

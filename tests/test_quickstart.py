@@ -131,18 +131,17 @@ def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server():
     assert not demo_server.port_is_taken(port)
 
 
-def test_the_templates_run_as_the_page_sends_them(quickstart):
+def test_the_templates_run_as_the_page_sends_them(quickstart, output):
     """Each template, fetched from a server as the page does, makes one picture with differing panels."""
     from PIL import Image
 
-    demo_server.OUTPUT.mkdir(exist_ok=True)
     comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
     with demo_server.server(comfyui, python, demo_server.free_port()) as (address, process):
         declared = {name: node["input"] for name, node in demo_server.get_json(f"{address}/object_info").items()}
         for name in ("auto-guidance", "saddle-free-plus-auto-guidance"):
             workflow = demo_server.get_json(f"{address}/api/workflow_templates/{ROOT.name}/{name}.json")
             (image,) = demo_server.execute(address, process, prompts.to_prompt(workflow, declared))
-            path = demo_server.OUTPUT / image["subfolder"] / image["filename"]
+            path = output / image["subfolder"] / image["filename"]
             with Image.open(path) as picture:
                 panels = (picture.width + 24) // (384 + 24)
                 assert (panels, picture.height) == (3 if name == "auto-guidance" else 4, 384)
