@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import demo_server
 import pack
+import page as driver
 import pytest
 import torch
 from seeds import SEED
@@ -29,6 +30,16 @@ def host(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def runs(host):
+    """Short sampling runs, whose models stay loaded."""
+    from short_runs import Runs, quick_collections
+
+    with quick_collections():
+        yield Runs(host)
+    host.record.clear()
+
+
+@pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """Where servers that this process starts save pictures: processes side by side would number theirs alike."""
     with pytest.MonkeyPatch.context() as patch:
@@ -39,9 +50,7 @@ def output(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(output):
     """The address of a ComfyUI with only this pack."""
-    import page
-
-    with page.served(page.load_quickstart()) as address:
+    with driver.served(driver.load_quickstart()) as address:
         yield address
 
 
@@ -57,12 +66,40 @@ def new_outputs(output):
 @pytest.fixture(scope="module")
 def tab():
     """A tab of a headless browser; skips where there is none, but not in CI."""
-    import page
-
-    quickstart = page.load_quickstart()
+    quickstart = driver.load_quickstart()
     executable = quickstart.find_browser()
     if executable is None:
         reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with page.opened(executable) as tab:
+    with driver.opened(executable) as tab:
         yield tab
+
+
+@pytest.fixture
+def scope(tab, address):
+    """A page with nothing but a Curvature Scope; its id."""
+    if not tab.url.startswith(address):
+        driver.open_page(tab, address)
+    return driver.add_scope(tab)
+
+
+@pytest.fixture
+def lone_scope(tab, address):
+    """As `scope`, in a page that is not used before or after: for tests that open workflows or subgraphs."""
+    driver.open_page(tab, address)
+    yield driver.add_scope(tab)
+    tab.goto("about:blank")
+
+
+@pytest.fixture
+def kept_settings(tab):
+    """Sets settings of the page, and sets them back."""
+    before = {}
+
+    def change(name, value):
+        before.setdefault(name, tab.evaluate("(name) => app.extensionManager.setting.get(name)", name))
+        driver.set_setting(tab, name, value)
+
+    yield change
+    for name, value in before.items():
+        driver.set_setting(tab, name, value)

@@ -187,7 +187,7 @@ def test_workflow_widgets_land_on_their_inputs():
     [
         ([], ["-c"]),
         (["--all", "-x"], ["-x", "-m", ""]),
-        (["--no-browser"], [f"--ignore={ROOT / 'tests' / 'test_page.py'}"]),
+        (["--no-browser"], [f"--ignore-glob={ROOT / 'tests' / 'test_*page*.py'}"]),
     ],
 )
 def test_what_is_passed_on_to_pytest(quickstart, monkeypatch, capsys, arguments, passed):
