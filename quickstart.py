@@ -318,7 +318,7 @@ def run_tests(comfyui, python, arguments):
         passed.append(f"--ignore-glob={glob.escape(str(tests))}/test_*page*.py")
     else:
         provide_browser()
-    if not any(Path(argument.partition("::")[0]).exists() for argument in passed):
+    if not any(argument and Path(argument.partition("::")[0]).exists() for argument in passed):
         passed = [*side_by_side(passed), str(tests), *passed]
     command = [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests), *passed]
     return in_host(comfyui, command)
@@ -365,8 +365,13 @@ def provide_browser():
 
 
 def in_host(comfyui, command):
-    """Runs a command that finds the host by COMFYUI_PATH, on one torch thread; gives its exit code."""
+    """Runs a command that finds the host by COMFYUI_PATH, on one torch thread; gives its exit code.
+
+    What Python compiles for it is kept, and not beside the sources, which may be the user's own: compiled anew, the
+    host takes twice as long to start.
+    """
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "COMFYUI_PATH": str(comfyui)}
+    environment |= {"PYTHONPYCACHEPREFIX": str(cache_folder() / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run(command, env=environment).returncode
 
 
