@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import page as driver
 import pytest
 import torch
 from seeds import SEED
+from short_runs import Runs, quick_collections
 
 torch.set_num_threads(1)
 pack.load_pack()
@@ -26,20 +28,27 @@ def host(tmp_path_factory):
     """The real ComfyUI, started once."""
     from host import Host
 
-    return Host(tmp_path_factory.mktemp("comfyui"))
+    started = Host(tmp_path_factory.mktemp("comfyui"))
+    gc.collect()
+    gc.freeze()
+    return started
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modules_apart():
+    """Leaves what is alive before a module out of its garbage collections, of which the host makes several a run."""
+    with quick_collections():
+        yield
 
 
 @pytest.fixture(scope="module")
 def runs(host):
     """Short sampling runs, whose models stay loaded."""
-    from short_runs import Runs, quick_collections
-
-    with quick_collections():
-        yield Runs(host)
+    yield Runs(host)
     host.record.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def output(tmp_path_factory):
     """Where servers that this process starts save pictures: processes side by side would number theirs alike."""
     with pytest.MonkeyPatch.context() as patch:
@@ -47,9 +56,9 @@ def output(tmp_path_factory):
         yield demo_server.OUTPUT
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def address(output):
-    """The address of a ComfyUI with only this pack."""
+    """The address of a ComfyUI with only this pack, for the tests of all files: what one has run is cached."""
     with driver.served(driver.load_quickstart()) as address:
         yield address
 

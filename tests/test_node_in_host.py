@@ -15,12 +15,17 @@ THREE = {"plain": None, "off": {"scale": 0.0}, "guided": {"scale": 1.0}}
 
 
 def covering():
-    """Every family with every sampler; light families at every batch and CFG, heavy ones at one of them in turn."""
-    for family, sampler in itertools.product(LIGHT, SAMPLERS):
-        for batch, cfg in SETTINGS:
-            yield family, sampler, batch, cfg
+    """Every family with every sampler; light families at every batch and CFG, heavy ones at one of them in turn.
+
+    Not long are the light ones at one setting in turn, and each third of the heavy ones.
+    """
+    for index, (family, sampler) in enumerate(itertools.product(LIGHT, SAMPLERS)):
+        for place, setting in enumerate(SETTINGS):
+            marks = () if place == index % len(SETTINGS) else pytest.mark.long
+            yield pytest.param(family, sampler, *setting, marks=marks)
     for index, (family, sampler) in enumerate(itertools.product(HEAVY, SAMPLERS)):
-        yield family, sampler, *SETTINGS[index % len(SETTINGS)]
+        marks = () if index % 3 == 0 else pytest.mark.long
+        yield pytest.param(family, sampler, *SETTINGS[index % len(SETTINGS)], marks=marks)
 
 
 def check_run(host, source, **sampling):

@@ -44,7 +44,11 @@ def test_a_template_opens_whole(tab, address, name):
 
 
 @pytest.mark.parametrize(
-    "name, width", [("quickstart", 1176), ("auto-guidance", 1200), ("saddle-free-plus-auto-guidance", 1608)]
+    "name, width",
+    [
+        ("quickstart", 1176), pytest.param("auto-guidance", 1200, marks=pytest.mark.long),
+        pytest.param("saddle-free-plus-auto-guidance", 1608, marks=pytest.mark.long),
+    ],
 )
 def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs, name, width):
     driver.open_template(tab, address, name)

@@ -131,6 +131,7 @@ def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server():
     assert not demo_server.port_is_taken(port)
 
 
+@pytest.mark.long
 def test_the_templates_run_as_the_page_sends_them(quickstart, output):
     """Each template, fetched from a server as the page does, makes one picture with differing panels."""
     from PIL import Image

@@ -4,6 +4,7 @@ import gc
 import random
 from functools import partial
 
+import pytest
 import torch
 from fault_checks import left_as_it_was, lines, stays_with_its_images
 from host import failure
@@ -11,7 +12,7 @@ from runs import close
 from seeds import SEED
 from short_runs import GUIDED, Short, left_behind, one
 
-FAULTS, FAULTS_BETWEEN_CHECKS = 500, 10
+FAULTS_BETWEEN_CHECKS = 10
 
 
 def chosen_runs(generator):
@@ -95,7 +96,8 @@ def check_out_of_memory(executor, latent, logged, fresh, fault):
         assert "out of memory on purpose" in message and "you ran out of memory on your GPU" in message
 
 
-def test_hundreds_of_faults_at_random(runs, caplog):
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.long)])
+def test_many_faults_at_random(runs, caplog, count):
     runs.start_anew()
     gc.freeze()  # what the tests before have left in caches
     generator = random.Random(SEED)
@@ -103,8 +105,8 @@ def test_hundreds_of_faults_at_random(runs, caplog):
     generator.shuffle(choices)
     choices.sort(key=lambda short: short.family)  # the models stay loaded
     known = {}
-    for number in range(FAULTS):
-        short = choices[number * len(choices) // FAULTS]
+    for number in range(count):
+        short = choices[number * len(choices) // count]
         fresh = known.get(short) or known.setdefault(short, Fresh(runs, short))
         fault = chosen_fault(generator, fresh.counts, short.batch)
         told = f"seed {SEED}, fault {number}: {fault} in {short}"
