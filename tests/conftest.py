@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -5,10 +6,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import demo_server
 import pack
+import page as driver
 import pytest
 import torch
 from seeds import SEED
+from short_runs import Runs, quick_collections
 
 torch.set_num_threads(1)
 pack.load_pack()
@@ -24,27 +28,87 @@ def host(tmp_path_factory):
     """The real ComfyUI, started once."""
     from host import Host
 
-    return Host(tmp_path_factory.mktemp("comfyui"))
+    started = Host(tmp_path_factory.mktemp("comfyui"))
+    gc.collect()
+    gc.freeze()
+    return started
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modules_apart():
+    """Leaves what is alive before a module out of its garbage collections, of which the host makes several a run."""
+    with quick_collections():
+        yield
 
 
 @pytest.fixture(scope="module")
-def address():
-    """The address of a ComfyUI with only this pack."""
-    import page
+def runs(host):
+    """Short sampling runs, whose models stay loaded."""
+    yield Runs(host)
+    host.record.clear()
 
-    with page.served(page.load_quickstart()) as address:
+
+@pytest.fixture(scope="session")
+def output(tmp_path_factory):
+    """Where servers that this process starts save pictures: processes side by side would number theirs alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_server, "OUTPUT", tmp_path_factory.mktemp("output"))
+        yield demo_server.OUTPUT
+
+
+@pytest.fixture(scope="session")
+def address(output):
+    """The address of a ComfyUI with only this pack, for the tests of all files: what one has run is cached."""
+    with driver.served(driver.load_quickstart()) as address:
         yield address
+
+
+@pytest.fixture
+def new_outputs(output):
+    """Removes what a test has saved."""
+    before = set(output.iterdir())
+    yield
+    for path in set(output.iterdir()) - before:
+        path.unlink()
 
 
 @pytest.fixture(scope="module")
 def tab():
     """A tab of a headless browser; skips where there is none, but not in CI."""
-    import page
-
-    quickstart = page.load_quickstart()
+    quickstart = driver.load_quickstart()
     executable = quickstart.find_browser()
     if executable is None:
         reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with page.opened(executable) as tab:
+    with driver.opened(executable) as tab:
         yield tab
+
+
+@pytest.fixture
+def scope(tab, address):
+    """A page with nothing but a Curvature Scope; its id."""
+    if not tab.url.startswith(address):
+        driver.open_page(tab, address)
+    return driver.add_scope(tab)
+
+
+@pytest.fixture
+def lone_scope(tab, address):
+    """As `scope`, in a page that is not used before or after: for tests that open workflows or subgraphs."""
+    driver.open_page(tab, address)
+    yield driver.add_scope(tab)
+    tab.goto("about:blank")
+
+
+@pytest.fixture
+def kept_settings(tab):
+    """Sets settings of the page, and sets them back."""
+    before = {}
+
+    def change(name, value):
+        before.setdefault(name, tab.evaluate("(name) => app.extensionManager.setting.get(name)", name))
+        driver.set_setting(tab, name, value)
+
+    yield change
+    for name, value in before.items():
+        driver.set_setting(tab, name, value)

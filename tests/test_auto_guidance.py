@@ -1,5 +1,6 @@
 """The Auto-Guidance node in a real ComfyUI: against the host's DualModelGuider, and alone."""
 
+import itertools
 import logging
 import shutil
 
@@ -8,12 +9,12 @@ import stand_ins
 import torch
 from conditions import control_net, lora_hook, region, time_range
 from graphs import Graph, guided, load, sample, stand_in, steered, watched
+from guiders import guiders_in_turn
 from host import failure
 from runs import close, counts, run, two_models
 from safetensors.torch import load_file
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
-GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
 CONDITIONS = {
     "area": ("sd15", region("area")),
     "mask": ("sd15", region("mask")),
@@ -21,15 +22,18 @@ CONDITIONS = {
     "ControlNet": ("sd15", control_net),
     "LoRA hook": ("sd3", lora_hook),
 }
-SETTINGS = [(1, 1.0), (1, 4.0), (3, 1.0), (3, 4.0)]  # batch, cfg
 
 
-@pytest.mark.parametrize(
-    "sampler, guider",
-    # KSampler leaves out one sigma for uni_pc, so only the others can be compared there
-    [(name, "BasicGuider") for name in SAMPLERS] + [(name, "KSampler") for name in SAMPLERS if name != "uni_pc"],
-)
-@pytest.mark.parametrize("family", ["demo", "sd15", "sd3", "flux", "wan"])
+def compared():
+    """Families with samplers, and with one of two guiders in turn; with the other one it is long."""
+    for index, (family, sampler) in enumerate(itertools.product(("demo", "sd15", "sd3", "flux", "wan"), SAMPLERS)):
+        # KSampler leaves out one sigma for uni_pc, so only the other can be compared there.
+        for place, guider in enumerate(("BasicGuider",) if sampler == "uni_pc" else ("BasicGuider", "KSampler")):
+            is_long = index % 2 != place if sampler != "uni_pc" else family == "sd15"
+            yield pytest.param(family, sampler, guider, marks=pytest.mark.long if is_long else ())
+
+
+@pytest.mark.parametrize("family, sampler, guider", list(compared()))
 def test_the_same_numbers_as_the_guider_of_the_host(host, family, sampler, guider):
     source = two_models(family, host)
     batch = 1 if family == "sd15" else 3
@@ -43,9 +47,7 @@ def test_the_same_numbers_as_the_guider_of_the_host(host, family, sampler, guide
     assert not close(ours, plain, 0.05)
 
 
-@pytest.mark.parametrize("guider", GUIDERS)
-@pytest.mark.parametrize("batch, cfg", SETTINGS)
-@pytest.mark.parametrize("family", ["demo", "sd3"])
+@pytest.mark.parametrize("family, batch, cfg, guider", list(guiders_in_turn()))
 def test_every_guider_at_one_weak_evaluation_a_call_and_none_when_off(host, family, guider, batch, cfg):
     source = two_models(family, host)
     common = {"guider": guider, "batch": batch, "cfg": cfg}

@@ -10,7 +10,6 @@ from graphs import Graph, guided, output, sample, steered
 from host import failure
 from odd_inputs import NODES, ODD, widgets
 from seeds import SEED
-from short_runs import quick_collections
 
 EXPANDING = ("GuidanceSweep", "GuidanceVariations")  # into nodes of the host, which check what these hand on
 COLLECTORS = ("GuidanceSweepGrid", "GuidanceVariationsBatch")
@@ -22,8 +21,7 @@ BROKEN_LINKS = [["nope", 0], ["1", 99], ["1", "x"]]
 
 @pytest.fixture(scope="module")
 def executor(host):
-    with quick_collections():
-        yield host.executor(cached=True)
+    return host.executor(cached=True)
 
 
 def add_scope(graph, made):

@@ -5,22 +5,26 @@ import itertools
 import pytest
 import torch
 from graphs import Graph, branches, demo, guided, output, sample, stand_in
+from guiders import SETTINGS, guiders_in_turn
 from host import failure
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
-GUIDERS = ("KSampler", "KSamplerAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider")
 LIGHT, HEAVY = ("sd3", "sd35", "flux", "wan"), ("sd15", "sdxl", "sdxl_v", "sdxl_edm")
-SETTINGS = list(itertools.product((1, 3), (1.0, 4.0)))  # batch, cfg
 THREE = {"plain": None, "off": {"scale": 0.0}, "guided": {"scale": 1.0}}
 
 
 def covering():
-    """Every family with every sampler; light families at every batch and CFG, heavy ones at one of them in turn."""
-    for family, sampler in itertools.product(LIGHT, SAMPLERS):
-        for batch, cfg in SETTINGS:
-            yield family, sampler, batch, cfg
+    """Every family with every sampler; light families at every batch and CFG, heavy ones at one of them in turn.
+
+    Not long are the light ones at one setting in turn, and each third of the heavy ones.
+    """
+    for index, (family, sampler) in enumerate(itertools.product(LIGHT, SAMPLERS)):
+        for place, setting in enumerate(SETTINGS):
+            marks = () if place == index % len(SETTINGS) else pytest.mark.long
+            yield pytest.param(family, sampler, *setting, marks=marks)
     for index, (family, sampler) in enumerate(itertools.product(HEAVY, SAMPLERS)):
-        yield family, sampler, *SETTINGS[index % len(SETTINGS)]
+        marks = () if index % 3 == 0 else pytest.mark.long
+        yield pytest.param(family, sampler, *SETTINGS[index % len(SETTINGS)], marks=marks)
 
 
 def check_run(host, source, **sampling):
@@ -43,9 +47,7 @@ def test_every_family_with_every_sampler(host, family, sampler, batch, cfg):
     check_run(host, stand_in(family, host.models), sampler=sampler, batch=batch, cfg=cfg)
 
 
-@pytest.mark.parametrize("guider", GUIDERS)
-@pytest.mark.parametrize("batch, cfg", SETTINGS)
-@pytest.mark.parametrize("family", ("sd3", "demo"))
+@pytest.mark.parametrize("family, batch, cfg, guider", list(guiders_in_turn()))
 def test_every_guider(host, family, guider, batch, cfg):
     source = demo("3") if family == "demo" else stand_in(family, host.models)
     check_run(host, source, guider=guider, batch=batch, cfg=cfg)

@@ -2,7 +2,7 @@
 
 import page as driver
 import pytest
-from test_page import TEXTS, bell
+from scope_traces import TEXTS, bell
 
 HTML_NODES = "Comfy.VueNodes.Enabled"
 KINDS = pytest.mark.parametrize("html", [False, True], ids=["canvas", "html"])

@@ -3,7 +3,6 @@
 import base64
 import json
 
-import demo_server
 import page as driver
 import pytest
 from PIL import Image
@@ -45,15 +44,6 @@ DROP = """([name, encoded]) => {
 }"""
 
 
-@pytest.fixture
-def new_outputs():
-    """Removes what a test has saved."""
-    before = set(demo_server.OUTPUT.iterdir()) if demo_server.OUTPUT.exists() else set()
-    yield
-    for path in set(demo_server.OUTPUT.iterdir()) - before:
-        path.unlink()
-
-
 def of_widgets(nodes):
     """(id, type) -> the values of a node's widgets."""
     return {(node, kind): values for node, kind, values in nodes}
@@ -63,7 +53,7 @@ def of_widgets(nodes):
     ("scope", "workflow and prompt"), ("scope", "prompt alone"), ("sweep", "workflow and prompt"),
     ("saddle-free-plus-auto-guidance", "workflow and prompt"),
 ])
-def test_a_saved_picture_gives_every_setting_back(tab, address, new_outputs, tmp_path, template, kept):
+def test_a_saved_picture_gives_every_setting_back(tab, address, output, new_outputs, tmp_path, template, kept):
     changed = CHANGED | {"seed": len(kept)}  # else what the case before has saved and removed would be cached
     driver.open_template(tab, address, template)
     tab.evaluate(CHANGE, [[*NODES, *OTHERS], changed])
@@ -76,8 +66,8 @@ def test_a_saved_picture_gives_every_setting_back(tab, address, new_outputs, tmp
         asked = {widget: value for widget, value in changed.items() if widget in values}
         assert asked and {widget: values[widget] for widget in asked} == asked, kind
     driver.run(tab)
-    image = next(output["images"][0] for output in driver.outputs(tab).values() if output.get("images"))
-    path = demo_server.OUTPUT / image["filename"]
+    image = next(found["images"][0] for found in driver.outputs(tab).values() if found.get("images"))
+    path = output / image["filename"]
     told = check_readable(path, before)
     if kept == "prompt alone":  # as scripts save it that send prompts
         path = without_workflow(path, told, tmp_path)

@@ -131,18 +131,18 @@ def test_the_page_is_served_until_it_is_stopped_and_leaves_no_server():
     assert not demo_server.port_is_taken(port)
 
 
-def test_the_templates_run_as_the_page_sends_them(quickstart):
+@pytest.mark.long
+def test_the_templates_run_as_the_page_sends_them(quickstart, output):
     """Each template, fetched from a server as the page does, makes one picture with differing panels."""
     from PIL import Image
 
-    demo_server.OUTPUT.mkdir(exist_ok=True)
     comfyui, python = quickstart.find_host(quickstart.parse_arguments([]))
     with demo_server.server(comfyui, python, demo_server.free_port()) as (address, process):
         declared = {name: node["input"] for name, node in demo_server.get_json(f"{address}/object_info").items()}
         for name in ("auto-guidance", "saddle-free-plus-auto-guidance"):
             workflow = demo_server.get_json(f"{address}/api/workflow_templates/{ROOT.name}/{name}.json")
             (image,) = demo_server.execute(address, process, prompts.to_prompt(workflow, declared))
-            path = demo_server.OUTPUT / image["subfolder"] / image["filename"]
+            path = output / image["subfolder"] / image["filename"]
             with Image.open(path) as picture:
                 panels = (picture.width + 24) // (384 + 24)
                 assert (panels, picture.height) == (3 if name == "auto-guidance" else 4, 384)
@@ -188,7 +188,7 @@ def test_workflow_widgets_land_on_their_inputs():
     [
         ([], ["-c"]),
         (["--all", "-x"], ["-x", "-m", ""]),
-        (["--no-browser"], [f"--ignore={ROOT / 'tests' / 'test_page.py'}"]),
+        (["--no-browser"], [f"--ignore-glob={ROOT / 'tests' / 'test_*page*.py'}"]),
     ],
 )
 def test_what_is_passed_on_to_pytest(quickstart, monkeypatch, capsys, arguments, passed):
@@ -206,14 +206,45 @@ def test_what_is_passed_on_to_pytest(quickstart, monkeypatch, capsys, arguments,
     assert ("are left out, as --no-browser says" in capsys.readouterr().out) == left_out
 
 
+@pytest.mark.parametrize(
+    "arguments, cores, processes",
+    [
+        ([], 2, "2"), (["-k", "words"], 64, "4"), (["--all"], 2, "2"), ([], 1, None), (["-n", "3"], 2, None),
+        (["-n3"], 2, None), (["--pdb"], 2, None), ([__file__], 2, None), ([f"{__file__}::test_it"], 2, None),
+    ],
+)
+def test_the_whole_suite_has_a_process_a_core(quickstart, monkeypatch, arguments, cores, processes):
+    """Not where somebody says how many, debugs, or names files."""
+    commands = []
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(quickstart, "provide_test_tools", lambda python: None)
+    monkeypatch.setattr(quickstart, "provide_browser", lambda: None)
+    monkeypatch.setattr(quickstart, "in_host", lambda comfyui, command: commands.append(command) or 0)
+    quickstart.run_tests("ComfyUI", "python", arguments)
+    (command,) = commands
+    assert ("--dist" in command) == (processes is not None)
+    assert processes is None or command[command.index("-n") + 1] == processes
+
+
+def run_small_suite(folder, text, *options):
+    """The result of pytest, with the settings of the suite, for the tests in a text."""
+    (folder / "test_small.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "tests" / "pytest.ini"), "--rootdir", str(folder)]
+    return subprocess.run([*command, *options, str(folder)], capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("options, ran", [([], 1), (["-m", ""], 2)])
 def test_long_tests_run_with_all_only(tmp_path, options, ran):
-    (tmp_path / "test_two.py").write_text(
-        "import pytest\ndef test_short(): pass\n@pytest.mark.long\ndef test_long(): pass\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "tests" / "pytest.ini"), "--rootdir", str(tmp_path)]
-    done = subprocess.run([*command, *options, str(tmp_path)], capture_output=True, text=True)
+    text = "import pytest\ndef test_short(): pass\n@pytest.mark.long\ndef test_long(): pass\n"
+    done = run_small_suite(tmp_path, text, *options)
     assert done.returncode == 0 and f"{ran} passed" in done.stdout, done.stdout
+
+
+def test_a_process_that_dies_is_red_and_names_its_test(tmp_path):
+    text = "import os\ndef test_one(): pass\ndef test_dies(): os._exit(0)\ndef test_other(): pass\n"
+    done = run_small_suite(tmp_path, text, "-n", "2", "--dist", "worksteal")
+    assert done.returncode == 1 and "1 failed, 2 passed" in done.stdout, done.stdout
+    assert "test_small.py::test_dies" in done.stdout
 
 
 def test_another_environment_is_told_what_it_lacks_and_left_alone(quickstart, tmp_path):

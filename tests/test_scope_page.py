@@ -7,7 +7,7 @@ import json
 import page as driver
 import pytest
 from pack import ROOT
-from test_page import TEXTS, bell
+from scope_traces import TEXTS, bell
 from test_page_nodes import HTML_NODES, KINDS
 
 ROOM = 24  # pixels of the heading above a node's body

@@ -9,7 +9,7 @@ import soak
 import torch
 from pack import ROOT
 from safetensors.torch import load_file
-from short_runs import Runs, Short, quick_collections
+from short_runs import Short
 
 COUNT = 200
 
@@ -59,13 +59,6 @@ def test_the_soak_sees_another_image():
 
 
 # --- Determinism -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def runs(host):
-    with quick_collections():
-        yield Runs(host)
-    host.record.clear()
 
 
 @pytest.mark.parametrize("short", soak.FIRST, ids=soak.name)

@@ -246,7 +246,10 @@ def frames(path):
         return [frame.to_image() for frame in video.decode(video=0)]
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize(
+    # The first is also made at full length, by quickstart.py and from the page.
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "quickstart" else ()) for name in WORKFLOWS],
+)
 def test_it_makes_its_pictures(host, to_prompt, name):
     prompt = to_prompt(WORKFLOWS[name])
     if name in WITHOUT_TEXT_ENCODER:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pack
+import page
 import pytest
 
 FOLDERS = ("curvature", "guidance", "nodes", "pipelines")
@@ -14,13 +15,16 @@ STRICT = ("curvature", "guidance")
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """The checker's errors by folder; its files are found through a link, as the checkout may have any name."""
+    """The checker's errors by folder; its files are found through a link, as the checkout may have any name.
+
+    What it knows of torch is kept between runs, which takes most of its time.
+    """
     base = tmp_path_factory.mktemp("types")
     if os.name == "nt":
         pytest.skip("symbolic links need rights on Windows")
     (base / pack.NAME).symlink_to(pack.ROOT, target_is_directory=True)
     command = [sys.executable, "-m", "mypy", "--config-file", str(pack.ROOT / "pyproject.toml")]
-    command += ["--cache-dir", str(pack.ROOT / ".mypy_cache")]
+    command += ["--cache-dir", str(page.load_quickstart().cache_folder() / "types")]
     for folder in FOLDERS:
         command += ["--package", f"{pack.NAME}.{folder}"]
     done = subprocess.run(command, cwd=base, capture_output=True, text=True)
