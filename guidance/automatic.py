@@ -19,6 +19,7 @@ STRAIGHT = 0.995  # cosine of two steps' changes above which few directions chan
 # Of the noise, what is longer beyond a Gaussian's answer is none: in full precision, where a network of many layers
 # rounds more often than once, and in half precision where no filter can take the noise out.
 BEYOND_EXACT, BEYOND = 30.0, 3.0
+LITTLE = 0.1  # of what a Gaussian explains: more than that, and two rounds from the sampler's own step find more
 
 
 class Automatic(Search):
@@ -92,7 +93,8 @@ class Automatic(Search):
             tells = lengths > noise * (BEYOND_EXACT if self.is_exact else BEYOND)
         else:
             tells = beyond.any(dim=1)  # the filter leaves no noise
-        little, proves = lengths < foretold, (lengths >= foretold) & (lengths > BEYOND * noise)
+        little = lengths < LITTLE * foretold
+        proves = ~little & (lengths > BEYOND * noise)
         schedule = self.run.schedule.tested(picked, tells, little, tells & proves, self.sigma_hat)
         self.run = replace(self.run, schedule=schedule)
         kinds = torch.stack([tells & little, tells & ~little]).tolist()
