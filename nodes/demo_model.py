@@ -23,6 +23,7 @@ from .inputs import checked
 WEIGHTS = Path(__file__).resolve().parent.parent / "workflows" / "demo_model"
 NO_CLASS = "none"
 ANY = "any"
+MEND = "install the pack again, or train them with benchmarks/train_demo.py."
 
 
 class DemoLatentFormat(comfy.latent_formats.LatentFormat):
@@ -50,7 +51,10 @@ class EmojiConfig(DigitsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A demo model and its weak version: their files, the class of their network, and how a file tells its sizes."""
+    """A demo model and its weak version: their files, the class of their network, and how a file tells its sizes.
+
+    A file may hold only the layers that differ from those of another file, which it names as its base.
+    """
 
     model: str
     weak: str
@@ -59,22 +63,25 @@ class Family:
     sizes: Callable
 
 
+def _emoji_sizes(facts):
+    sizes = {name: int(facts[name]) for name in ("blocks", "embedding")}
+    return sizes | {"widths": tuple(int(width) for width in facts["widths"])}
+
+
+FEW_STEPS = "emoji, 8 steps"
 FAMILIES = {
     "digits": Family(
         "model", "weak", DemoUNet, DigitsConfig, lambda facts: {name: int(facts[name]) for name in ("width", "blocks")}
     ),
-    "emoji": Family(
-        "emoji", "emoji-weak", EmojiUNet, EmojiConfig,
-        lambda facts: {name: int(facts[name]) for name in ("blocks", "embedding")}
-        | {"widths": tuple(int(width) for width in facts["widths"])},
-    ),
+    "emoji": Family("emoji", "emoji-weak", EmojiUNet, EmojiConfig, _emoji_sizes),
+    FEW_STEPS: Family("emoji-8-steps", "emoji-weak", EmojiUNet, EmojiConfig, _emoji_sizes),
 }
 
 
 def load_demo_model(name, disable_dynamic=False):
     """A ModelPatcher with the bundled weights of a name; an error says how to get them back.
 
-    name: `model` or `weak`, which draw digits, `emoji` or `emoji-weak`.
+    name: `model` or `weak`, which draw digits, `emoji`, `emoji-weak` or `emoji-8-steps`.
     disable_dynamic: for the host, which calls the loader again when it wants weights of its own.
     """
     load_device = comfy.model_management.get_torch_device()
@@ -89,21 +96,29 @@ def load_demo_model(name, disable_dynamic=False):
 
 def _model_with_weights(family, path, device):
     """The host's model of a file's weights; FileNotFoundError or ValueError where there is none or another one."""
-    mend = "install the pack again, or train them with benchmarks/train_demo.py."
-    if not path.exists():
-        raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {mend}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            sizes = family.sizes(json.loads(file.metadata()["config"]))
-            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {mend}") from error
+    sizes, weights = _read(family, path)
     config = family.config({**sizes, "dtype": torch.float32})
     model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=family.network)
     if _shapes(weights) != _shapes(model.diffusion_model.state_dict()):
-        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {mend}")
+        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {MEND}")
     model.diffusion_model.load_state_dict(weights)
     return model
+
+
+def _read(family, path):
+    """The sizes of a file's network and its weights in float32, with those of the file that it is based on."""
+    if not path.exists():
+        raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {MEND}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["config"])
+            sizes = family.sizes(facts)
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {MEND}") from error
+    if "base" in facts:
+        weights = _read(family, path.with_name(f"{facts['base']}.safetensors"))[1] | weights
+    return sizes, weights
 
 
 def _shapes(weights):
@@ -139,8 +154,8 @@ class SaddleFreeDemoModel(io.ComfyNode):
             display_name="Saddle-Free Demo Model",
             category="model/patch/saddle-free",
             description=(
-                "Two small models that come with the pack, so that you can see guidance without a download. The emoji "
-                "model draws 64x64 pixels, the digits model 32x32. Use 20 to 48 euler steps at CFG 1."
+                "Small models that come with the pack, so that you can see guidance without a download. The emoji models "
+                "draw 64x64 pixels, the digits model 32x32. Use 20 to 48 euler steps at CFG 1, or 8 with emoji, 8 steps."
             ),
             search_aliases=["emoji", "digits", "toy model", "mnist"],
             inputs=[
@@ -169,7 +184,7 @@ class SaddleFreeDemoModel(io.ComfyNode):
         """The model, its weak version, the pixel-space VAE and the conditioning."""
         vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
         family = FAMILIES[model]
-        condition = emoji_conditioning(kind, style) if model == "emoji" else class_conditioning(digit)
+        condition = class_conditioning(digit) if model == "digits" else emoji_conditioning(kind, style)
         return io.NodeOutput(load_demo_model(family.model), load_demo_model(family.weak), vae, condition)
 
 
@@ -181,9 +196,10 @@ def _appended_inputs():
     """
     return [
         io.Combo.Input(
-            "model", options=["emoji", "digits"], default="digits", optional=True,
+            "model", options=["emoji", "digits", FEW_STEPS], default="digits", optional=True,
             tooltip="What you want pictures of: emoji of 64x64 pixels, or handwritten digits of 32x32. Give the "
-            "sampler an empty latent of that size.",
+            "sampler an empty latent of that size. emoji, 8 steps is distilled, as turbo models are: use 8 euler steps "
+            "and the karras scheduler.",
         ),
         io.Combo.Input(
             "kind", options=[ANY, *KINDS], default=ANY, optional=True,
