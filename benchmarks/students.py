@@ -1,6 +1,7 @@
 """Networks in training: one that learns from pictures, and one of few steps that learns from another network."""
 
 import copy
+import itertools
 import math
 
 import torch
@@ -100,7 +101,7 @@ def walk(network, teacher, noise, sigmas, context, sigma_data):
     a mean square in units of the noise that is left, and of a tenth. Adds gradients where the network is in training.
     """
     x, made, single = sigmas[0] * noise, [], []
-    for sigma, after in zip(sigmas[:-2], sigmas[1:]):
+    for sigma, after in itertools.pairwise(sigmas[:-1]):
         weight = 1 / (after + 0.1)
         landing, first = heun(teacher, x, sigma, after, context, sigma_data)
         wanted = (landing - x * (after / sigma)) / (1 - after / sigma)
@@ -131,7 +132,7 @@ def heun(network, x, sigma, after, context, sigma_data):
     ends = sigma ** (1 / 7), after ** (1 / 7)
     levels = [(ends[0] + index / PARTS * (ends[1] - ends[0])) ** 7 for index in range(PARTS + 1)]
     first = None
-    for high, low in zip(levels[:-1], levels[1:]):
+    for high, low in itertools.pairwise(levels):
         denoised = predict(network, x, high, context, sigma_data)
         first = denoised if first is None else first
         ahead = euler(x, denoised, high, low)

@@ -5,8 +5,9 @@
     python quickstart.py --run benchmarks/train_demo.py --model emoji
     python quickstart.py --run benchmarks/train_demo.py --model emoji-8-steps
 
-The last is taught by the emoji model to draw in 8 steps and has no companion. The weak model is narrower and stops after a share of the steps, a third for the digits and a tenth for the emoji, on the
-same batches. Stopped in the middle, the same command goes on from the last checkpoint. Runs on a GPU if there is one.
+The weak model is narrower and stops after a share of the steps, a third for the digits and a tenth for the emoji, on the
+same batches. The last command makes a copy of the emoji model that draws in 8 steps, taught by the emoji model itself.
+Stopped in the middle, the same command goes on from the last checkpoint. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -82,11 +83,11 @@ def train(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=RECIPES, default="digits")
-    parser.add_argument("--steps", type=int, help="(default: 6000, for emoji 8775)")
-    parser.add_argument("--batch", type=int, help="(default: 128, for emoji 768)")
-    parser.add_argument("--learning-rate", type=float, help="(default: 0.002, for emoji 0.0014)")
+    parser.add_argument("--steps", type=int, help="(default: 6000, for emoji 8775, for 8 steps 200)")
+    parser.add_argument("--batch", type=int, help="(default: 128, for emoji 768, for 8 steps 8)")
+    parser.add_argument("--learning-rate", type=float, help="(default: 0.002, for emoji 0.0014, for 8 steps 0.00025)")
     parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--checkpoint", type=Path, help="(default: demo-training.pt, for emoji emoji-training.pt)")
+    parser.add_argument("--checkpoint", type=Path, help="(default: demo-training.pt, for others NAME-training.pt)")
     parser.add_argument("--data", type=Path, help="what benchmarks/emoji_data.py made, where it is not in its usual place")
     parser.add_argument("--output", type=Path, default=ROOT / "workflows" / "demo_model")
     arguments = parser.parse_args()

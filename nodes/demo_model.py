@@ -154,8 +154,9 @@ class SaddleFreeDemoModel(io.ComfyNode):
             display_name="Saddle-Free Demo Model",
             category="model/patch/saddle-free",
             description=(
-                "Small models that come with the pack, so that you can see guidance without a download. The emoji models "
-                "draw 64x64 pixels, the digits model 32x32. Use 20 to 48 euler steps at CFG 1, or 8 with emoji, 8 steps."
+                "Small models that come with the pack, so that you can see guidance without a download. The emoji "
+                "models draw 64x64 pixels, the digits model 32x32. Use CFG 1 and 20 to 48 euler steps, or 8 for the model "
+                "that is made for 8."
             ),
             search_aliases=["emoji", "digits", "toy model", "mnist"],
             inputs=[
@@ -198,8 +199,8 @@ def _appended_inputs():
         io.Combo.Input(
             "model", options=["emoji", "digits", FEW_STEPS], default="digits", optional=True,
             tooltip="What you want pictures of: emoji of 64x64 pixels, or handwritten digits of 32x32. Give the "
-            "sampler an empty latent of that size. emoji, 8 steps is distilled, as turbo models are: use 8 euler steps "
-            "and the karras scheduler.",
+            "sampler an empty latent of that size. With 8 steps in its name it is a distilled model, as turbo models "
+            "are: use 8 euler steps and the karras scheduler.",
         ),
         io.Combo.Input(
             "kind", options=[ANY, *KINDS], default=ANY, optional=True,
