@@ -33,7 +33,7 @@ from pathlib import Path
 
 import subjects
 import torch
-from measuring import Counter, Method, auto, saddle_free
+from measuring import Counter, Method, auto, of_host, saddle_free
 from pack import ROOT, enter_host, load_pack
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -52,20 +52,13 @@ class Cost:
     working: int = 0
 
 
-def pag(model, weak, seed):
-    """The host's perturbed-attention guidance as a method's `guide`."""
-    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-
-    return PerturbedAttentionGuidance.execute(model, PAG_SCALE).result[0]
-
-
 METHODS = [
     Method("no guidance"),
     Method(BASE, cfg=4.0),
     Method("saddle-free, every call", saddle_free(1.0, refresh_every=1)),
     Method("saddle-free, default", saddle_free(1.0)),
     Method("auto-guidance", auto(1.5)),
-    Method("PAG", pag),
+    Method("PAG", of_host("PerturbedAttentionGuidance", scale=PAG_SCALE)),
 ]
 
 

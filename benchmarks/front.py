@@ -2,16 +2,16 @@
 
 import argparse
 import dataclasses
+import functools
 import itertools
-import json
 import statistics
 from pathlib import Path
 
+import results
 import torch
 from demos import DEMOS, REAL_SEED
 from measuring import Method, auto, measure_row, saddle_free
 from metrics import frechet_distance
-from tqdm import tqdm
 
 PLOT = Path(__file__).parent / "front.png"
 TASKS = ("unconditional", "conditional")
@@ -89,7 +89,7 @@ def conditional_settings(few):
 
 
 def measured(setting, task, steps, seed, context):
-    """One line of the results: the setting's numbers at one seed.
+    """The setting's numbers at one seed.
 
     With classes a batch has one of them, like a batch of pictures of one prompt.
     """
@@ -101,14 +101,14 @@ def measured(setting, task, steps, seed, context):
         changed |= {"samples": size * groups, "batch": size, "alike": size}
     values = measure_row(setting.method(), models, classifier, real, seed, argparse.Namespace(**(vars(arguments) | changed)))
     values["evaluations per step"] = values.pop("evaluations per image") / steps
-    return {"task": task, "steps": steps, "method": setting.name, "scale": setting.scale, "seed": seed} | values
+    return values
 
 
 def front(context):
     """Measures what is missing, draws the plot and gives the tables."""
     real, arguments = context[2:]
     run(context, [arguments.task] if arguments.task else TASKS, arguments.steps or ALL_STEPS, arguments.front)
-    found, least = points(read(arguments.front)), distance_of_real(real.features, arguments.samples)
+    found, least = points(results.read(arguments.front)), distance_of_real(real.features, arguments.samples)
     plot(found, least)
     tables = [table(task, found[task]) for task in found]
     return "\n\n".join([*tables, f"{arguments.samples} real {arguments.model} have FD {least:.2f} themselves."])
@@ -126,20 +126,15 @@ def distance_of_real(real, count, draws=20):
 
 def run(context, tasks, all_steps, file):
     """Measures what is not in the file yet, line by line, so that a broken-off run goes on."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    known = {key(line) for line in read(file)}
     places = itertools.product(tasks, all_steps)
-    work = [(*place, setting, seed) for place in places for setting in settings(*place) for seed in range(context[3].seeds)]
-    work = [each for each in work if (*each[:2], each[2].name, each[2].scale, each[3]) not in known]
-    for task, steps, setting, seed in tqdm(work, unit="set"):
-        line = measured(setting, task, steps, seed, context)
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line) + "\n")
-
-
-def read(file):
-    """The results so far."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    points = [(*place, setting, seed) for place in places for setting in settings(*place) for seed in range(context[3].seeds)]
+    results.measure(file, [
+        (
+            {"task": task, "steps": steps, "method": setting.name, "scale": setting.scale, "seed": seed},
+            functools.partial(measured, setting, task, steps, seed, context),
+        )
+        for task, steps, setting, seed in points
+    ])
 
 
 def key(line):

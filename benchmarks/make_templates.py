@@ -1,15 +1,25 @@
-"""Writes the templates of large models, as their publishers' templates have them, with our node and a thumbnail.
+"""Writes the templates that have a recipe, with their thumbnails.
 
-    python quickstart.py --run benchmarks/make_templates.py                 those of template_recipes, with thumbnails
+    python quickstart.py --run benchmarks/make_templates.py                 all of them
+    python quickstart.py --run benchmarks/make_templates.py repair          this one
     python quickstart.py --run benchmarks/make_templates.py --scale 3.0     also sets `scale` in every other large model's
+
+Those of large models, in template_recipes, are as their publishers' templates with our node, and their thumbnail is a
+diagram; those of the demo model, in demo_recipes, are run, and their thumbnail is the picture that they save.
 
 Every knob of our node is at its default. A template that samples the demo model keeps the scale that it was made with.
 """
 
 import argparse
+import functools
+import tempfile
+from pathlib import Path
 
+import demo_recipes
 from graph_picture import draw
 from pack import ROOT, enter_host
+from PIL import Image
+from prompts import to_prompt
 from template_page import WORKFLOWS, Page, read, write
 from template_recipes import TEMPLATES
 
@@ -31,21 +41,32 @@ def set_scale(scale):
 def main():
     """Writes the templates and their thumbnails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    recipes = TEMPLATES | demo_recipes.TEMPLATES
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"templates, of {', '.join(recipes)} (default: all)")
     parser.add_argument("--scale", type=float, help="scale in the other templates of large models")
     options = parser.parse_args()
-    classes, names = host_nodes()
-    for name, make in TEMPLATES.items():
+    unknown = set(options.names) - set(recipes)
+    if unknown:
+        parser.error(f"there is no recipe for {', '.join(sorted(unknown))}; there are {', '.join(recipes)}")
+    classes, names, execute = host_nodes()
+    for name in options.names or recipes:
         page = Page(name, classes)
-        make(page)
-        write(name, page.workflow())
-        draw(page.workflow(), names, WORKFLOWS / f"{name}.jpg")
+        recipes[name](page)
+        workflow, thumbnail = page.workflow(), WORKFLOWS / f"{name}.jpg"
+        write(name, workflow)
+        if name in TEMPLATES:
+            draw(workflow, names, thumbnail)
+        else:
+            types = {node["type"] for node in workflow["nodes"]} & set(classes)
+            saved = execute(to_prompt(workflow, {kind: classes[kind].INPUT_TYPES() for kind in types}))
+            saved.convert("RGB").save(thumbnail, quality=85, optimize=True)
         print(f"Written: workflows/{name}.json and .jpg")
     for name in set_scale(options.scale) if options.scale is not None else ():
         print(f"scale {options.scale}: workflows/{name}.json")
 
 
 def host_nodes():
-    """Type -> class, and type -> what the page calls it, of every node of the host and of this pack."""
+    """Type -> class, and type -> what the page calls it, of every node of the host and of this pack; what runs a prompt."""
     import asyncio
 
     enter_host("--cpu", "--disable-api-nodes")
@@ -55,10 +76,31 @@ def host_nodes():
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    server.PromptServer(loop)
+    made = server.PromptServer(loop)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
     loop.run_until_complete(nodes.load_custom_node(str(ROOT)))
-    return nodes.NODE_CLASS_MAPPINGS, nodes.NODE_DISPLAY_NAME_MAPPINGS
+    execute = functools.partial(saved_picture, loop, made)
+    return nodes.NODE_CLASS_MAPPINGS, nodes.NODE_DISPLAY_NAME_MAPPINGS, execute
+
+
+def saved_picture(loop, server, prompt):
+    """The picture that a prompt of one SaveImage saves; RuntimeError where the host reports a failure."""
+    import execution
+    import folder_paths
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder_paths.set_output_directory(folder)
+        executor = execution.PromptExecutor(
+            server, cache_type=execution.CacheType.NONE, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0}
+        )
+        valid, error, outputs, node_errors = loop.run_until_complete(execution.validate_prompt("template", prompt, None))
+        if valid:
+            loop.run_until_complete(executor.execute_async(prompt, "template", {}, outputs))
+        if not valid or not executor.success:
+            raise RuntimeError(f"the host did not run the template: {error or executor.status_messages} {node_errors}")
+        (path,) = Path(folder).rglob("*.png")
+        with Image.open(path) as picture:
+            return picture.copy()
 
 
 if __name__ == "__main__":

@@ -1,29 +1,38 @@
 """What a benchmark does to the demo model, and the numbers of the pictures that it then makes."""
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from classifier import in_batches
 from demos import DEMOS, Digits
+from metrics import spread
 
 
 @dataclass
 class Method:
-    """One row: what is done to the model, called with the model, the weak model and a seed, and the sampler's settings."""
+    """One row: what is done to the model, called with the model, the weak model and a seed, and the sampler's settings.
+
+    condition: from label weights [B, 1, labels] and a seed to the CONDITIONING that is asked for. seeded: whether the
+    guidance or the condition draws another picture from the same noise with another seed.
+    """
 
     name: str
     guide: Callable = lambda model, weak, seed: model
     cfg: float = 1.0
     step_factor: float = 1.0
+    condition: Callable = lambda weights, seed: [[weights, {}]]
+    seeded: bool = False
     values: dict = field(default_factory=dict)
 
 
 def node(name, **inputs):
-    """The first output of a node of the pack, inputs not given at their defaults."""
+    """The first output of a node of the pack, or of a guidance node of the host, inputs not given at their defaults."""
+    from comfy_extras import nodes_apg, nodes_pag, nodes_tcfg
     from saddle_free_guidance.nodes import auto_guidance, saddle_free, weaken_model
 
-    modules = (saddle_free, auto_guidance, weaken_model)
+    modules = (saddle_free, auto_guidance, weaken_model, nodes_pag, nodes_tcfg, nodes_apg)
     node_class = next(getattr(module, name) for module in modules if hasattr(module, name))
     schema = node_class.define_schema()
     defaults = {item.id: item.default for item in schema.inputs if hasattr(item, "default")}
@@ -44,10 +53,34 @@ def auto(scale, weaken=None):
     )
 
 
-def both(saddle_free_scale, auto_scale):
-    """Saddle-free guidance at every call and auto-guidance together as a row's `guide`."""
-    first, second = saddle_free(saddle_free_scale, refresh_every=1), auto(auto_scale)
+def both(saddle_free_scale, auto_scale, **knobs):
+    """Saddle-free guidance and auto-guidance together as a row's `guide`."""
+    first, second = saddle_free(saddle_free_scale, **knobs), auto(auto_scale)
     return lambda model, weak, seed: second(first(model, weak, seed), weak, seed)
+
+
+def of_host(name, **knobs):
+    """A guidance node of the host as a row's `guide`."""
+    return lambda model, weak, seed: node(name, model=model, **knobs)
+
+
+def noisy_label(strength, until=0.5):
+    """Noise in the condition as a row's `condition`, with nodes of the host: the label averaged with Gaussian noise.
+
+    After the share `until` of the sampling the label is what was asked for (Sadat et al. 2023, arXiv 2310.17347). Each
+    picture has noise of its own.
+    """
+
+    def condition(weights, seed):
+        import nodes
+
+        noise = torch.randn(weights.shape, generator=torch.Generator().manual_seed(seed))
+        clean = [[weights, {}]]
+        (noisy,) = nodes.ConditioningAverage().addWeighted(clean, [[noise, {}]], 1 - strength)
+        limit = nodes.ConditioningSetTimestepRange().set_range
+        return nodes.ConditioningCombine().combine(*limit(noisy, 0.0, until), *limit(clean, until, 1.0))[0]
+
+    return condition
 
 
 def weakened(method, strength):
@@ -98,11 +131,13 @@ def denoiser(demo, device="cpu"):
 
 @torch.no_grad()
 def sample(
-    model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras", demo=Digits
+    model, count, *, classes=None, cfg=1.0, steps=24, seed=0, batch=250, sampler="euler", scheduler="karras", demo=Digits,
+    condition=Method.condition, condition_seed=None,
 ):
     """count images [count, 3, side, side] through the host's sampler; classes: [count], or None for no class.
 
-    A batch of one class has one condition for all its images, so that they can be probed one by one.
+    A batch of one class has one condition for all its images, so that they can be probed one by one. condition: as in
+    Method; condition_seed: its seed, that of the noise if None.
     """
     import comfy.sample
 
@@ -114,8 +149,9 @@ def sample(
         positive = negative
         if classes is not None:
             asked = classes[start : start + size]
-            asked = asked[:1] if (asked == asked[0]).all() else asked
-            positive = [[demo.weights(asked), {}]]  # [1 or size, 1, labels]
+            shared = condition is Method.condition and (asked == asked[0]).all()
+            weights = demo.weights(asked[:1] if shared else asked)  # [1 or size, 1, labels]
+            positive = condition(weights, (seed if condition_seed is None else condition_seed) * 1_000_003 + start)
         images.append(
             comfy.sample.sample(
                 model, noise, steps, cfg, sampler, scheduler, positive, negative, torch.zeros_like(noise),
@@ -125,19 +161,51 @@ def sample(
     return torch.cat(images).clamp(-1, 1)
 
 
+def drawn(row, models, count, arguments, *, classes=None, seed=0, guidance_seed=None):
+    """Pictures of a row, and how many evaluations one of them took; guidance_seed: that of the noise if None."""
+    demo, counter = DEMOS[arguments.model], Counter()
+    guidance_seed = seed if guidance_seed is None else guidance_seed
+    guided = row.guide(*(counter.attach(model) for model in models), guidance_seed)
+    images = sample(
+        guided, count, classes=classes, cfg=row.cfg, steps=round(arguments.steps * row.step_factor), seed=seed,
+        batch=arguments.batch, sampler=arguments.sampler, scheduler=arguments.scheduler, demo=demo,
+        condition=row.condition, condition_seed=guidance_seed,
+    )
+    return images, counter.images / count
+
+
 def measure_row(row, models, classifier, real, seed, arguments):
     """The metrics of one row at one seed; with classes, so many images of one follow each other as `alike` says."""
     classes, demo = None, DEMOS[arguments.model]
     if arguments.task == "conditional":
         classes = demo.classes(arguments.samples, arguments.alike)
-    counter = Counter()
-    guided = row.guide(*(counter.attach(model) for model in models), seed)
-    images = sample(
-        guided, arguments.samples, classes=classes, cfg=row.cfg, steps=round(arguments.steps * row.step_factor),
-        seed=seed, batch=arguments.batch, sampler=arguments.sampler, scheduler=arguments.scheduler,
-        demo=demo,
-    )
+    images, evaluations = drawn(row, models, arguments.samples, arguments, classes=classes, seed=seed)
     measured = real.measure(in_batches(classifier.features, images))
     if classes is not None:
         measured |= demo.accuracy(classifier, images, classes)
-    return measured | {"evaluations per image": counter.images / arguments.samples}
+    return measured | {"evaluations per image": evaluations}
+
+
+def measure_variety(row, models, classifier, seed, arguments):
+    """How different pictures of one label are: from one noise with several guidance seeds, and from several noises.
+
+    The guidance seed of a row with noise in its condition is the seed of that noise. A spread is the mean distance
+    between two pictures of a label in the classifier's features, mean over the labels; `alike` pictures have one label.
+    What is as asked is told of the pictures of each spread.
+    """
+    demo, alike = DEMOS[arguments.model], arguments.alike
+    labels = demo.classes(arguments.samples // alike)
+    repeated = labels.repeat_interleave(alike)
+    turns = [
+        drawn(row, models, len(labels), arguments, classes=labels, seed=seed, guidance_seed=turn)[0]
+        for turn in range(alike if row.seeded else 1)
+    ]
+    over_seeds = torch.stack(turns if row.seeded else turns * alike, dim=1).flatten(0, 1)  # those of a label together
+    together = argparse.Namespace(**(vars(arguments) | {"batch": alike}))
+    over_noise, evaluations = drawn(row, models, len(repeated), together, classes=repeated, seed=seed)
+    measured = {}
+    for name, images in (("seeds", over_seeds), ("noise", over_noise)):
+        features = in_batches(classifier.features, images).unflatten(0, (-1, alike))
+        measured[f"spread over {name}"] = spread(features)
+        measured |= {f"{key} over {name}": value for key, value in demo.accuracy(classifier, images, repeated).items()}
+    return measured | {"evaluations per image": evaluations}

@@ -41,6 +41,15 @@ def precision_recall_density_coverage(real, fake, neighbours=NEIGHBOURS):
     }
 
 
+def spread(features):
+    """Mean distance between two pictures of a group, mean over the groups; features: [groups, pictures, F].
+
+    Distances of a picture to itself are left out.
+    """
+    groups, count, _ = features.shape
+    return (torch.cdist(features, features).sum() / (groups * count * (count - 1))).item()
+
+
 def _radius(features, neighbours):
     return torch.cdist(features, features).kthvalue(neighbours + 1, dim=1).values
 

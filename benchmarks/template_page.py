@@ -6,7 +6,7 @@ import uuid
 from pack import ROOT
 
 WORKFLOWS = ROOT / "workflows"
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
 SLOT, WIDGET, TEXT, REST, TITLE, GAP = 20, 24, 90, 20, 30, 22  # heights of a node's parts, and between two nodes
 PREVIEW = 270  # of a picture in the node that saves it
 COLOURS = {
@@ -35,7 +35,7 @@ class Page:
         """Begins a column to the right."""
         self.left, self.width, self.top = self.left + self.width + gap, width, 60
 
-    def add(self, kind, title=None, files=(), **given):
+    def add(self, kind, /, title=None, files=(), **given):
         """Adds a node below the last one; returns its outputs. given: values of its widgets, and outputs to link.
 
         files: addresses of the models that it names, in the order of its widgets.
@@ -100,7 +100,7 @@ class Page:
             node["color"], node["bgcolor"] = colours
 
     def note(self, title, text, width=720, height=430):
-        """Adds a note below everything, with the files that the nodes name."""
+        """Adds a note below everything, with the files that the nodes name, if any."""
         models = [model for node in self.nodes for model in node["properties"].get("models", [])]
         unique = {model["name"]: model for model in models}.values()
         lines = [
@@ -112,7 +112,8 @@ class Page:
             "id": len(self.nodes) + 1, "type": "MarkdownNote", "pos": [40, bottom + TITLE + GAP],
             "size": [width, height], "flags": {}, "order": len(self.nodes), "mode": 0, "inputs": [], "outputs": [],
             "properties": {"Node name for S&R": "MarkdownNote"},
-            "widgets_values": ["\n".join([text, "", "## Files", *lines])], "title": title,
+            "widgets_values": ["\n".join([text, "", "## Files", *lines]) if lines else text],
+            **({} if title is None else {"title": title}),
         })
 
     def workflow(self):

@@ -241,7 +241,7 @@ def main():
         for row in measured:
             for column, value in measuring.measure_row(row, models, classifier, real, seed, arguments).items():
                 row.values.setdefault(column, []).append(value)
-            print(line(row), flush=True)
+            print(line(row.name, row.values), flush=True)
 
 
 if __name__ == "__main__":

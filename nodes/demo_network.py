@@ -32,16 +32,23 @@ class ResidualBlock(nn.Module):
             self.qkv = ops.Conv2d(channels, 3 * channels, 1, **factory)
             self.projection = ops.Conv2d(channels, channels, 1, **factory)
 
-    def forward(self, x, embedding):
+    def forward(self, x, embedding, attention=None):
+        """attention: replaces the mixing of q, k and v, all [B, pixels, channels], as the host's patches do it."""
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.conv_in(F.silu(self.norm_in(x)))
         h = self.conv_out(F.silu(self.norm_out(h) * (1 + scale) + shift))
         x = self.skip(x) + h
-        return x + self._attend(x) if self.attention else x
+        return x + self._attend(x, attention) if self.attention else x
 
-    def _attend(self, x):
+    def _attend(self, x, attention=None):
         b, c, height, width = x.shape
-        qkv = self.qkv(self.norm_attention(x)).reshape(b, 3, c // self.head, self.head, height * width)
+        qkv = self.qkv(self.norm_attention(x))
+        if attention is not None:
+            mixed = attention(*qkv.reshape(b, 3, c, height * width).transpose(-1, -2).unbind(1), {
+                "n_heads": c // self.head, "dim_head": self.head,
+            })
+            return self.projection(mixed.transpose(-1, -2).reshape(b, c, height, width))
+        qkv = qkv.reshape(b, 3, c // self.head, self.head, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # [B, heads, pixels, head width]
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.projection(mixed.transpose(-1, -2).reshape(b, c, height, width))
@@ -111,20 +118,31 @@ def waves(timesteps):
 
 
 def run_middle(blocks, h, embedding, transformer_options):
-    """h after the middle blocks, any of which the host's options may replace as ("double_block", index)."""
-    replaced = (transformer_options or {}).get("patches_replace", {}).get("dit", {})
+    """h after the middle blocks, any of which the host's options may replace as ("double_block", index).
+
+    Their self-attention is replaced as that of the host's UNets, by ("middle", 0), or ("middle", 0, index) for one.
+    """
+    patches = (transformer_options or {}).get("patches_replace", {})
+    replaced, attentions = patches.get("dit", {}), patches.get("attn1", {})
     for index, block in enumerate(blocks):
+        attention = attentions.get(("middle", 0, index), attentions.get(("middle", 0)))
+        if attention is not None:
+            attention = functools.partial(_replaced_attention, attention, transformer_options, index)
         replacement = replaced.get(("double_block", index))
         if replacement is None:
-            h = block(h, embedding)
+            h = block(h, embedding, attention)
         else:
-            original = functools.partial(_original_block, block)
+            original = functools.partial(_original_block, block, attention)
             h = replacement({"img": h, "vec": embedding}, {"original_block": original})["img"]
     return h
 
 
-def _original_block(block, args):
-    return {"img": block(args["img"], args["vec"])}
+def _replaced_attention(attention, transformer_options, index, q, k, v, heads):
+    return attention(q, k, v, transformer_options | heads | {"block": ("middle", 0), "block_index": index})
+
+
+def _original_block(block, attention, args):
+    return {"img": block(args["img"], args["vec"], attention)}
 
 
 def denoise(network, x, sigma, context=None, sigma_data=SIGMA_DATA, **more):

@@ -17,7 +17,6 @@ table in a file is written anew. The test suite runs a part of it. Each family i
 import argparse
 import gc
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -170,14 +169,6 @@ def line(cells):
     return f"| {' | '.join(cells)} |"
 
 
-def write(path, lines):
-    """Writes the table anew between its marks in a file."""
-    marks = "<!-- families -->\n", "<!-- end of families -->"
-    content = path.read_text(encoding="utf-8")
-    table = marks[0] + "\n".join(lines) + "\n" + marks[1]
-    path.write_text(re.sub(f"{marks[0]}.*{marks[1]}", lambda _: table, content, flags=re.DOTALL), encoding="utf-8")
-
-
 def main(arguments):
     """Prints the table; exits with 1 where a cell failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,7 +195,9 @@ def main(arguments):
             Host.unload()
             gc.collect()
     if options.rows:
-        write(options.rows, lines)
+        from results import write_between
+
+        write_between(options.rows, "families", "\n".join(lines))
     print(f"{len(names) - bad} of {len(names)} families are clean.")
     return int(bool(bad))
 

@@ -118,7 +118,8 @@ def test_pag_is_measured_where_a_unet_has_a_middle(host):
 
 def test_pag_changes_the_picture_of_the_stand_in_it_is_measured_on(host):
     subject = subjects.stand_in("SD1.5", subjects.STAND_INS["SD1.5"], host.models)
-    plain, guided = (cost.sample(subject, model, 1.0, 2) for model in (subject.model, cost.pag(subject.model, None, 0)))
+    pag = cost.METHODS[-1].guide(subject.model, None, 0)
+    plain, guided = (cost.sample(subject, model, 1.0, 2) for model in (subject.model, pag))
     assert not torch.allclose(plain, guided)
 
 

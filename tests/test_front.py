@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import front
 import pytest
 import quality
+import results
 import torch
 
 
@@ -61,7 +62,7 @@ def test_what_a_file_holds_is_not_measured_again(tmp_path, monkeypatch):
     file.write_text("\n".join(kept[:-1]) + "\n", encoding="utf-8")
     front.run(context, front.TASKS, [16], file)
     assert asked[-1] == asked[-2] and len(asked) == len(kept) + 1
-    assert [json.loads(each) for each in kept] == front.read(file)
+    assert [json.loads(each) for each in kept] == results.read(file)
 
 
 def test_the_plot_is_a_picture(tmp_path):
