@@ -74,10 +74,10 @@ def methods(task):
         return [*rows, Method("PAG 1", of_host(PAG, scale=1.0)), Method("PAG 3", of_host(PAG, scale=3.0))]
     rows += [Method("saddle-free 8, automatic + CFG 2", saddle_free(8.0), cfg=2.0, seeded=True)]
     if task == "variety":
-        return [*rows, noisy(0.25), noisy(0.5), noisy(0.5, cfg=2.0)]
+        return [*rows, noisy(0.05), noisy(0.1), noisy(0.2), noisy(0.2, cfg=2.0)]
     apg = of_host("APG", eta=0.0, norm_threshold=5.0, momentum=-0.5)
     rows += [Method("PAG 1", of_host(PAG, scale=1.0)), Method("PAG 3", of_host(PAG, scale=3.0))]
-    return [*rows, Method("TCFG, CFG 2", of_host("TCFG"), cfg=2.0), Method("APG, CFG 2", apg, cfg=2.0), noisy(0.25)]
+    return [*rows, Method("TCFG, CFG 2", of_host("TCFG"), cfg=2.0), Method("APG, CFG 2", apg, cfg=2.0), noisy(0.1)]
 
 
 def more_methods(task):
@@ -158,11 +158,15 @@ def line(name, values):
     return f"| {' | '.join([name, *(results.cell(of, DIGITS.get(column, 3)) for column, of in values.items())])} |"
 
 
-def table(rows):
-    """Row's name -> column -> values, as a Markdown table."""
-    columns = next(iter(rows.values()), {})
+def table(rows, seeds):
+    """Row's name -> column -> values, as a Markdown table; a row with fewer seeds says so."""
+    if not rows:
+        return "Not measured yet."
+    columns = next(iter(rows.values()))
     head = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join([*head, *(line(name, values) for name, values in rows.items())])
+    counts = {name: len(next(iter(values.values()))) for name, values in rows.items()}
+    names = {name: name if count == seeds else f"{name} ({count} of {seeds} seeds)" for name, count in counts.items()}
+    return "\n".join([*head, *(line(names[name], values) for name, values in rows.items())])
 
 
 def report(arguments):
@@ -173,7 +177,7 @@ def report(arguments):
         results.forget(arguments.results, todo)
     if not arguments.print:
         results.measure(arguments.results, todo)
-    text = table(found(rows, arguments))
+    text = table(found(rows, arguments), arguments.seeds)
     about = f"{arguments.samples} pictures a seed, {arguments.seeds} seeds, `{arguments.sampler}`"
     print(f"\n{arguments.model}, {arguments.task}, {arguments.steps} steps, {arguments.dtype}, {about}\n\n{text}")
     for page in arguments.write:
@@ -198,7 +202,7 @@ def parsed(given=None):
     parser.add_argument("--samples", type=int, help="of each seed (default: 1000, for the front 250)")
     parser.add_argument("--steps", type=int, nargs="+", help="(default: 24, for the front 16 32 64)")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="(default: 64, for the front 250)")
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="karras")
     parser.add_argument(
@@ -206,6 +210,7 @@ def parsed(given=None):
     )
     arguments = parser.parse_args(given)
     arguments.samples = arguments.samples or (1000 if arguments.front is None else 250)
+    arguments.batch = arguments.batch or (64 if arguments.front is None else 250)
     arguments.alike = arguments.alike or (ALIKE if arguments.task == "variety" else 1)
     if arguments.front is not None and arguments.task == "variety":
         parser.error("--front maps the tasks unconditional and conditional; leave --task variety out")

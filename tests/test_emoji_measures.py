@@ -63,7 +63,7 @@ def test_a_row_of_either_model_has_every_column(host, model):
         "model": model, "dtype": "float32", "task": "conditional", "samples": 12, "alike": 1, "steps": 2, "batch": 6,
         "sampler": "euler", "scheduler": "karras",
     })()
-    models, classifier, real, _ = quality.prepare(arguments)
+    models, classifier, real = quality.prepare(model, "float32")
     values = measuring.measure_row(measuring.Method("no guidance"), models, classifier, real, 0, arguments)
     extra = [] if model == "digits" else ["style"]
     columns = ["FD", "precision", "recall", "density", "coverage", "accuracy", *extra, "evaluations per image"]

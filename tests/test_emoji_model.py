@@ -278,3 +278,50 @@ DIGITS_BEFORE = [
     [-0.59354, -0.57062, -0.34702, -0.57984], [-0.59275, -0.59903, -0.43642, -0.57712],
     [-0.66964, -0.65741, -0.44599, -0.65907],
 ]
+
+
+# --- The host's guidance of attention --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model", "emoji"])
+def test_the_middle_attention_is_replaced_as_that_of_the_hosts_unets(host, name):
+    """By a function of q, k and v, [B, pixels, channels]: the host's own attention changes nothing."""
+    from comfy.ldm.modules.attention import attention_basic
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+
+    network = load_demo_model(name).model.diffusion_model
+    side, context = (64, 39) if name == "emoji" else (32, 10)
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(2, 3, side, side, generator=generator), torch.zeros(2, 1, context)
+    seen = []
+
+    def same(q, k, v, options):
+        seen.append((q.shape, k.shape, v.shape, options["block"], options["block_index"], options["told"]))
+        return attention_basic(q, k, v, options["n_heads"])
+
+    def draw(**replaced):
+        options = {"told": 5, "patches_replace": {"attn1": replaced.get("by", {})}}
+        return network(x, torch.zeros(2), labels, options)
+
+    with torch.no_grad():
+        plain = draw()
+        assert torch.allclose(draw(by={("middle", 0): same}), plain, atol=1e-4)
+        width = network.middle[0].qkv.weight.shape[1]
+        assert seen == [((2, 64, width),) * 3 + (("middle", 0), index, 5) for index in range(len(network.middle))]
+        whole = draw(by={("middle", 0): lambda q, k, v, options: v})
+        last = draw(by={("middle", 0, len(network.middle) - 1): lambda q, k, v, options: v})
+    assert (whole - plain).abs().max() > (last - plain).abs().max() > 0.01
+    assert torch.equal(plain, network(x, torch.zeros(2), labels))
+
+
+def test_the_hosts_pag_changes_the_picture_and_is_off_at_0(host):
+    graph = Graph()
+    loaded = graph.add("SaddleFreeDemoModel", digit="none", model="emoji")
+    condition, latent = output(loaded, 3), graph.add("EmptyLatentImage", width=64, height=64, batch_size=1)
+    for label, scale in (("none", None), ("off", 0.0), ("on", 1.0)):
+        model = loaded if scale is None else graph.add("PerturbedAttentionGuidance", model=loaded, scale=scale)
+        samples = sample(graph, "KSampler", model, condition, condition, latent, scheduler="karras")
+        graph.add("TestCapture", samples=samples, label=label)
+    drawn = host.latents(graph.prompt)
+    assert torch.equal(drawn["none"], drawn["off"])
+    assert (drawn["on"] - drawn["none"]).abs().max() > 0.05

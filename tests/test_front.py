@@ -80,8 +80,8 @@ def test_real_digits_have_a_distance_of_their_own_that_falls_with_their_number()
 
 
 def test_a_whole_name_chooses_its_row_alone_and_a_part_all_that_have_it():
-    rows = quality.methods("unconditional")
+    rows = [*quality.methods("unconditional"), *quality.more_methods("unconditional")]
     assert [row.name for row in quality.chosen(rows, ["no guidance"])] == ["no guidance"]
     parts = quality.chosen(rows, ["saddle-free 4"])
-    assert len(parts) == 4 and all("saddle-free 4" in row.name for row in parts)
+    assert len(parts) == 3 and all("saddle-free 4" in row.name for row in parts)
     assert quality.chosen(rows, [""]) == rows

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 
+import demo_recipes
 import prompts
 import pytest
 import small_prompts
@@ -18,6 +19,7 @@ from pack import ROOT
 from PIL import Image
 
 WORKFLOWS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows").glob("*.json"))}
+RECIPES = template_recipes.TEMPLATES | demo_recipes.TEMPLATES
 ADDRESS = r"(https://huggingface\.co/[^/]+/[^/]+)/resolve/main/(\S+)"
 TITLE = 30  # height of a node's title above its position
 
@@ -54,6 +56,7 @@ SAVED = {  # prefix of the files, how many of them, and their size
     "qwen-image-edit": {"qwen-image-edit-without": (1, (64, 64)), "qwen-image-edit-with": (1, (64, 64))},
     "quickstart": {"saddle-free-quickstart": (1, (1176, 384))},
     "refiner-hand-over": {"refiner-hand-over": (1, (1176, 432))},
+    "repair": {"repair": (1, (888, 600))},
     "saddle-free-plus-auto-guidance": {"saddle-free-plus-auto-guidance": (1, (1608, 384))},
     "scope": {"scope-plot": (1, (1024, 640)), "scope-heat-map": (3, (256, 256))},
     "sd15": {"sd15-without": (1, (64, 64)), "sd15-with": (1, (64, 64))},
@@ -72,6 +75,7 @@ SAVED = {  # prefix of the files, how many of them, and their size
 PASSES = {  # of templates that sample more than once: what the samplers of each pass do
     "detail-pass": Counter({"First pass": 1, "Detail pass": 2}),
     "refiner-hand-over": Counter({"Base": 2, "Refiner": 2}),
+    "repair": Counter({"First pass": 1, "Repair": 2}),
     "upscale-second-pass": Counter({"First pass": 2, "Second pass": 2}),
 }
 
@@ -184,11 +188,11 @@ def test_a_hand_over_leaves_no_step_out(to_prompt):
         assert (sampler["add_noise"] == "enable") == (sampler["return_with_leftover_noise"] == "enable")
 
 
-@pytest.mark.parametrize("name", template_recipes.TEMPLATES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_it_is_as_the_command_writes_it(host, name):
     """With the knobs of our node at their defaults; after a change run `--run benchmarks/make_templates.py`."""
     page = template_page.Page(name, host.nodes.NODE_CLASS_MAPPINGS)
-    template_recipes.TEMPLATES[name](page)
+    RECIPES[name](page)
     assert page.workflow() == WORKFLOWS[name]
 
 
