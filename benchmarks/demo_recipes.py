@@ -56,4 +56,38 @@ def repair(page):
     page.note(None, REPAIR, 620, 310)
 
 
-TEMPLATES = {"repair": repair}
+DISTILLED = (
+    "## What to look at\n"
+    "Distilled models draw in few steps, and draw much the same again and again. Each row is one noise on a distilled emoji "
+    "model, 8 steps: first the model alone, then seven guidance seeds, the nearest to it first. Each makes other choices "
+    "where the model hung between two emoji.\n\n"
+    "## What to turn\n"
+    "- **difference**: how different they may be; 0 is off, 8 the default, 16 strong.\n"
+    "- **count**: one more costs one more picture in each row. Set **columns** of the grid to one more than count.\n"
+    "- **seeds** shows which is which; that number as **guidance_seed** of Saddle-Free Guidance makes the picture again, "
+    "with **directions** 2.\n"
+    "- For a turbo model of your own, connect it with its steps, sampler and CFG; the template `z-image-turbo-variations` "
+    "does."
+)
+VARIATIONS, NOISES = 7, 3
+
+
+def distilled_variety(page):
+    """Variations of three noises on the distilled emoji model."""
+    model, _, vae, condition = page.add("SaddleFreeDemoModel", model="emoji, 8 steps")
+    (latent,) = page.add("EmptyLatentImage", width=64, height=64, batch_size=NOISES)
+    page.column(330)
+    images, _, seeds = page.add(
+        "GuidanceVariations", model=model, positive=condition, negative=condition, latent_image=latent, vae=vae, seed=2,
+        cfg=1.0, count=VARIATIONS, order="nearest first", directions=2, plain_first=True, **SAMPLING | {"steps": 8},
+    )
+    page.column(270)
+    (single,) = page.add("RebatchImages", images=images, batch_size=1)
+    (grid,) = page.add("ImageGrid", images=single, columns=VARIATIONS + 1, cell_width=128, cell_height=128, padding=0)
+    page.column(840)
+    page.add("SaveImage", images=grid, filename_prefix=page.name)
+    page.add("PreviewAny", "Seeds and distances", source=seeds)
+    page.note(None, DISTILLED, 640, 350)
+
+
+TEMPLATES = {"repair": repair, "distilled-variety": distilled_variety}

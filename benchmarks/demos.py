@@ -111,7 +111,13 @@ class Emoji:
         return {"accuracy": shares[0], "style": shares[1]}
 
 
-DEMOS = {demo.name: demo for demo in (Digits, Emoji)}
+class FewStepEmoji(Emoji):
+    """The emoji of the model that draws in 8 steps."""
+
+    name, models = "emoji-8-steps", ("emoji-8-steps", "emoji-weak")
+
+
+DEMOS = {demo.name: demo for demo in (Digits, Emoji, FewStepEmoji)}
 
 
 def write_emoji_real(data=DATA, file=EMOJI_REAL):

@@ -3,6 +3,7 @@
     python quickstart.py --run benchmarks/quality.py
     python quickstart.py --run benchmarks/quality.py --task conditional --samples 500
     python quickstart.py --run benchmarks/quality.py --model emoji --steps 8 24 --samples 256
+    python quickstart.py --run benchmarks/quality.py --model emoji-8-steps --steps 8 --samples 256
 
 prints a table of the Frechet distance (FD, lower is better) and of k-NN precision, recall, density and coverage
 (higher is better) in the features of a classifier of such pictures, mean and spread over seeds, and the model

@@ -1,13 +1,14 @@
-"""What the two demo models are trained on and how: everything of train_demo.py that differs between them."""
+"""What the demo models are trained on and how: everything of train_demo.py that differs between them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from digits import colour, load_digits
 from emoji import AUGMENTS, DATA, augmented, load_emoji, without_some_labels
 from pack import load_pack
+from students import FewSteps, Student, karras, walk
 
 load_pack()
 from saddle_free_guidance.nodes.demo import digits_network, emoji_network
@@ -25,7 +26,9 @@ class Recipe:
     networks: file name -> sizes, the weak one last. sigma_log: mean and standard deviation of the logarithm of sigma.
     last_rate: the share of the learning rate at the end. load: from the path of the data, or None for the usual place,
     and the device. draw: from the data, a number and a generator to pictures, label weights and what more the network
-    is told. facts: from a trained network and the data, what its file says beside its sizes.
+    is told. facts: from a trained network and the data, what its file says beside its sizes. not_shipped: beginnings of
+    the names of what is not in the file. student: what trains a network; sampler_steps: in how many steps it draws, where
+    that is fixed.
     """
 
     networks: dict
@@ -46,6 +49,8 @@ class Recipe:
     facts: Callable
     on_device: bool = False
     not_shipped: tuple = ()
+    student: type = Student
+    sampler_steps: int = 0
 
 
 # --- Digits ----------------------------------------------------------------------------------------------------------
@@ -141,4 +146,41 @@ EMOJI = Recipe(
     facts=emoji_facts, on_device=True, not_shipped=("augments", "embed_augments"),
 )
 
-RECIPES = {"digits": DIGITS, "emoji": EMOJI}
+# --- Emoji in few steps ----------------------------------------------------------------------------------------------
+
+FEW_LABELS_DROPOUT = 0.3
+HELD_OUT_NOISE, HELD_OUT_COUNT = 1_000_003, 32  # a seed, which is no index of a batch
+
+
+def draw_labels(emoji, size, generator):
+    """Training pictures, of which the shape matters, with some of their labels."""
+    places = emoji.training[torch.randint(len(emoji.training), (size,), generator=generator, device=generator.device)]
+    context = without_some_labels(emoji.labels(places), emoji.sizes[1:], FEW_LABELS_DROPOUT, generator)
+    return emoji.pictures(places), context, {}
+
+
+@torch.no_grad()
+def few_steps_facts(network, emoji):
+    """The labels, whose layers the others are, and what is left of the teacher's error on unseen noise, of each step."""
+    student = FewSteps(FEW_STEPS, FEW_STEPS.networks["emoji-8-steps"], 1, 0.0, emoji.rgba.device)
+    generator = torch.Generator(emoji.rgba.device).manual_seed(HELD_OUT_NOISE)
+    pictures, context, _ = draw_labels(emoji, HELD_OUT_COUNT, generator)
+    noise = torch.randn(pictures.shape, generator=generator, device=generator.device)
+    made, single = walk(
+        network, student.teacher, noise, karras(FEW_STEPS.sampler_steps), context, FEW_STEPS.sigma_data
+    )
+    return {
+        "base": "emoji", "sampler_steps": FEW_STEPS.sampler_steps, "sigma_data": FEW_STEPS.sigma_data, "average": AVERAGE,
+        "left": round((made.sum() / single.sum()).item(), 4), "left_each": [round(share, 4) for share in (made / single).tolist()],
+        "kinds": list(emoji_network.KINDS), "styles": list(emoji_network.STYLES),
+    }
+
+
+FEW_STEPS = replace(
+    EMOJI, networks={"emoji-8-steps": {"widths": (40, 128, 256), "blocks": 3, "embedding": 256}}, steps=200, batch=8,
+    learning_rate=2.5e-4, warm=12, weak_share=1, checkpoint="emoji-8-steps-training.pt", draw=draw_labels,
+    facts=few_steps_facts, not_shipped=tuple(f"middle.{block}.conv_in.weight" for block in range(3)), student=FewSteps,
+    sampler_steps=8,
+)
+
+RECIPES = {"digits": DIGITS, "emoji": EMOJI, "emoji-8-steps": FEW_STEPS}

@@ -165,7 +165,7 @@ def table(found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=DEMOS, default=list(DEMOS))
+    parser.add_argument("--models", nargs="+", choices=DEMOS, default=["digits", "emoji"])
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--coordinates", nargs="+", choices=COORDINATES, default=COORDINATES)

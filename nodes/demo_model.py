@@ -7,6 +7,7 @@ from .demo.emoji_network import KINDS, STYLES
 from .host.demo_model import (
     ANY,
     FAMILIES,
+    FEW_STEPS,
     NO_CLASS,
     class_conditioning,
     emoji_conditioning,
@@ -27,8 +28,9 @@ class SaddleFreeDemoModel(io.ComfyNode):
             display_name="Saddle-Free Demo Model",
             category="model/patch/saddle-free",
             description=(
-                "Two small models that come with the pack, so that you can see guidance without a download. The emoji "
-                "model draws 64x64 pixels, the digits model 32x32. Use 20 to 48 euler steps at CFG 1."
+                "Small models that come with the pack, so that you can see guidance without a download. The emoji "
+                "models draw 64x64 pixels, the digits model 32x32. Use CFG 1 and 20 to 48 euler steps, or 8 for the "
+                "model that is made for 8."
             ),
             search_aliases=["emoji", "digits", "toy model", "mnist"],
             inputs=[
@@ -56,7 +58,7 @@ class SaddleFreeDemoModel(io.ComfyNode):
     def execute(cls, digit, model="digits", kind=ANY, style=ANY):
         """The model, its weak version, the pixel-space VAE and the conditioning."""
         family = FAMILIES[model]
-        condition = emoji_conditioning(kind, style) if model == "emoji" else class_conditioning(digit)
+        condition = class_conditioning(digit) if model == "digits" else emoji_conditioning(kind, style)
         return io.NodeOutput(load_demo_model(family.model), load_demo_model(family.weak), pixel_vae(), condition)
 
 
@@ -68,9 +70,10 @@ def _appended_inputs():
     """
     return [
         io.Combo.Input(
-            "model", options=["emoji", "digits"], default="digits", optional=True,
+            "model", options=["emoji", "digits", FEW_STEPS], default="digits", optional=True,
             tooltip="What you want pictures of: emoji of 64x64 pixels, or handwritten digits of 32x32. Give the "
-            "sampler an empty latent of that size.",
+            "sampler an empty latent of that size. With 8 steps in its name it is a distilled model, as turbo models "
+            "are: use 8 euler steps and the karras scheduler.",
         ),
         io.Combo.Input(
             "kind", options=[ANY, *KINDS], default=ANY, optional=True,

@@ -142,13 +142,13 @@ def demo(digit="none"):
     return source
 
 
-def emoji(kind="any", style="any"):
-    """A source for `branches`: the bundled emoji model."""
+def emoji(kind="any", style="any", model="emoji"):
+    """A source for `branches`: the bundled emoji model, or the one of 8 steps."""
 
     def source(graph):
-        model = graph.add("SaddleFreeDemoModel", digit="none", model="emoji", kind=kind, style=style)
-        negative = graph.add("ConditioningZeroOut", conditioning=output(model, 3))
-        return model, output(model, 3), negative, lambda batch: graph.add(
+        loaded = graph.add("SaddleFreeDemoModel", digit="none", model=model, kind=kind, style=style)
+        negative = graph.add("ConditioningZeroOut", conditioning=output(loaded, 3))
+        return loaded, output(loaded, 3), negative, lambda batch: graph.add(
             "EmptyLatentImage", width=64, height=64, batch_size=batch
         )
 

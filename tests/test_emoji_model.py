@@ -2,15 +2,22 @@
 
 import json
 import random
+import shutil
+import sys
 
+import demos
+import measuring
 import pytest
 import torch
+from classifier import in_batches
 from emoji_classifier import load_emoji_classifier
 from graphs import Graph, branches, demo, emoji, output, sample, steered
 from host import failure
 from pack import ROOT
 from safetensors import safe_open
 
+WEIGHTS = ROOT / "workflows" / "demo_model"
+FEW = "emoji, 8 steps"
 FORMATS = ("float32", "float16", "bfloat16")
 
 
@@ -28,7 +35,7 @@ def one_forward(host, inputs):
     """What three steps of a loader's model draw, with its conditioning, as a graph that names only these inputs."""
     graph = Graph()
     loaded = graph.add("SaddleFreeDemoModel", **inputs)
-    side = 64 if inputs.get("model") == "emoji" else 32
+    side = 32 if inputs.get("model", "digits") == "digits" else 64
     latent = graph.add("EmptyLatentImage", width=side, height=side, batch_size=2)
     condition = output(loaded, 3)
     samples = sample(graph, "KSampler", loaded, condition, condition, latent, scheduler="karras")
@@ -66,17 +73,57 @@ def test_the_digit_does_nothing_for_emoji(host):
     assert drawn[0].shape == (2, 3, 64, 64) and torch.equal(*drawn)
 
 
+def test_the_choice_of_8_steps_comes_last_and_draws_what_its_own_weights_draw(host):
+    schema = host.node("SaddleFreeDemoModel").define_schema()
+    (options,) = (item.options for item in schema.inputs if item.id == "model")
+    assert options == ["emoji", "digits", FEW]
+    drawn = {model: one_forward(host, {"digit": "4", "model": model, "kind": "bird"}) for model in ("emoji", FEW)}
+    other = one_forward(host, {"digit": "none", "model": FEW, "kind": "boat", "style": "noto"})
+    assert drawn[FEW].shape == (2, 3, 64, 64)
+    assert all((drawn[FEW] - one).square().mean().sqrt() > 0.02 for one in (drawn["emoji"], other))
+
+
+def test_the_8_step_file_holds_changed_layers_and_the_emoji_model_has_the_rest(host):
+    """The two differ in every layer of the file, and in no other."""
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+
+    few, teacher = (load_demo_model(name).model.diffusion_model.state_dict() for name in ("emoji-8-steps", "emoji"))
+    changed = {name for name in few if not torch.equal(few[name], teacher[name])}
+    with safe_open(WEIGHTS / "emoji-8-steps.safetensors", framework="pt") as file:
+        assert set(file.keys()) == changed and 0 < len(changed) < len(few)
+
+
+def test_without_the_emoji_model_the_8_step_one_says_which_file_is_missing(host, tmp_path, monkeypatch):
+    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
+    shutil.copy(WEIGHTS / "emoji-8-steps.safetensors", tmp_path)
+    monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"emoji\.safetensors are not in .*install the pack again"):
+        module.load_demo_model("emoji-8-steps")
+
+
+def test_in_8_steps_it_is_nearer_to_real_emoji_than_its_teacher(host):
+    """128 pictures without a label from the same noise; the distance of so few is larger than the card's."""
+    from saddle_free_guidance.nodes.demo_model import load_demo_model
+
+    real, classifier = demos.Emoji.real(), load_emoji_classifier()
+    far = {}
+    for name in ("emoji", "emoji-8-steps"):
+        drawn = measuring.sample(load_demo_model(name), 128, steps=8, batch=64, demo=demos.Emoji)
+        far[name] = real.measure(in_batches(classifier.features, drawn))["FD"]
+    assert far["emoji-8-steps"] < 0.92 * far["emoji"], far
+
+
 def test_each_name_loads_its_network_and_weak_ones_are_smaller(host):
     from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     sizes = {}
-    for name in ("model", "weak", "emoji", "emoji-weak"):
+    for name in ("model", "weak", "emoji", "emoji-weak", "emoji-8-steps"):
         patcher = load_demo_model(name)
         assert network(patcher) == ("EmojiUNet" if "emoji" in name else "DemoUNet")
         assert patcher.model.model_sampling.sigma_data == (0.56 if "emoji" in name else 0.5)
         assert patcher.model.model_sampling.sigma_max.item() == pytest.approx(40)
         sizes[name] = sum(value.numel() for value in patcher.model.diffusion_model.parameters())
-    assert sizes["emoji"] == 6_287_268 and sizes["emoji-weak"] == 1_048_412
+    assert sizes["emoji"] == sizes["emoji-8-steps"] == 6_287_268 and sizes["emoji-weak"] == 1_048_412
 
 
 # --- Labels ----------------------------------------------------------------------------------------------------------
@@ -85,8 +132,8 @@ def test_each_name_loads_its_network_and_weak_ones_are_smaller(host):
 def test_the_labels_of_the_node_are_those_of_the_weights(host):
     schema = host.node("SaddleFreeDemoModel").define_schema()
     options = {item.id: item.options for item in schema.inputs}
-    for name in ("emoji", "emoji-weak"):
-        with safe_open(ROOT / "workflows" / "demo_model" / f"{name}.safetensors", framework="pt") as file:
+    for name in ("emoji", "emoji-weak", "emoji-8-steps"):
+        with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
             facts = json.loads(file.metadata()["config"])
         assert options["kind"] == ["any", *facts["kinds"]] and len(facts["kinds"]) == 31
         assert options["style"] == ["any", *facts["styles"]] and len(facts["styles"]) == 8
@@ -162,8 +209,6 @@ def test_other_sides_are_refused_with_what_to_do(host, width, height):
 
 def formatted(host, monkeypatch, name):
     """Makes the loader's models compute in a format."""
-    import sys
-
     module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
     load = module.load_demo_model
 
@@ -178,9 +223,10 @@ def formatted(host, monkeypatch, name):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", FORMATS)
-def test_guidance_acts_in_every_format_and_nearly_as_in_float32(host, monkeypatch, name, batch):
+@pytest.mark.parametrize("model", ["emoji", FEW])
+def test_guidance_acts_in_every_format_and_nearly_as_in_float32(host, monkeypatch, model, name, batch):
     variants = {"plain": None, "off": {"scale": 0.0}, "on": {"scale": 8.0, "refresh_every": 0}}
-    prompt = branches(emoji(), variants, batch=batch, steps=8, scheduler="karras")
+    prompt = branches(emoji(model=model), variants, batch=batch, steps=8, scheduler="karras")
     exact = host.latents(prompt)
     formatted(host, monkeypatch, name)
     drawn = host.latents(prompt)

@@ -46,6 +46,7 @@ SAVED = {  # prefix of the files, how many of them, and their size
         "auto-guidance-checkpoints-without": (1, (64, 64)), "auto-guidance-checkpoints-with": (1, (64, 64)),
     },
     "detail-pass": {"detail-pass": (1, (1176, 384))},
+    "distilled-variety": {"distilled-variety": (1, (1024, 384))},
     "flux-2-klein": {"flux-2-klein-without": (1, (64, 64)), "flux-2-klein-with": (1, (64, 64))},
     "flux-dev": {"flux-dev-without": (1, (64, 64)), "flux-dev-with": (1, (64, 64))},
     "hunyuan-video-1.5": {"hunyuan-video-1.5": (1, (64, 64))},

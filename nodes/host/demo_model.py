@@ -21,6 +21,8 @@ from ..demo.emoji_network import KINDS, LABELS, STYLES, EmojiUNet
 WEIGHTS = Path(__file__).resolve().parents[2] / "workflows" / "demo_model"
 NO_CLASS = "none"
 ANY = "any"
+FEW_STEPS = "emoji, 8 steps"
+MEND = "install the pack again, or train them with benchmarks/train_demo.py."
 
 
 class DemoLatentFormat(comfy.latent_formats.LatentFormat):
@@ -48,7 +50,10 @@ class EmojiConfig(DigitsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A demo model and its weak version: their files, the class of their network, and how a file tells its sizes."""
+    """A demo model and its weak version: their files, the class of their network, and how a file tells its sizes.
+
+    A file may hold only the layers that differ from those of another file, which it names as its base.
+    """
 
     model: str
     weak: str
@@ -57,22 +62,24 @@ class Family:
     sizes: Callable
 
 
+def _emoji_sizes(facts):
+    sizes = {name: int(facts[name]) for name in ("blocks", "embedding")}
+    return sizes | {"widths": tuple(int(width) for width in facts["widths"])}
+
+
 FAMILIES = {
     "digits": Family(
         "model", "weak", DemoUNet, DigitsConfig, lambda facts: {name: int(facts[name]) for name in ("width", "blocks")}
     ),
-    "emoji": Family(
-        "emoji", "emoji-weak", EmojiUNet, EmojiConfig,
-        lambda facts: {name: int(facts[name]) for name in ("blocks", "embedding")}
-        | {"widths": tuple(int(width) for width in facts["widths"])},
-    ),
+    "emoji": Family("emoji", "emoji-weak", EmojiUNet, EmojiConfig, _emoji_sizes),
+    FEW_STEPS: Family("emoji-8-steps", "emoji-weak", EmojiUNet, EmojiConfig, _emoji_sizes),
 }
 
 
 def load_demo_model(name, disable_dynamic=False):
     """A ModelPatcher with the bundled weights of a name; an error says how to get them back.
 
-    name: `model` or `weak`, which draw digits, `emoji` or `emoji-weak`.
+    name: `model` or `weak`, which draw digits, `emoji`, `emoji-weak` or `emoji-8-steps`.
     disable_dynamic: for the host, which calls the loader again when it wants weights of its own.
     """
     load_device = comfy.model_management.get_torch_device()
@@ -87,21 +94,29 @@ def load_demo_model(name, disable_dynamic=False):
 
 def _model_with_weights(family, path, device):
     """The host's model of a file's weights; FileNotFoundError or ValueError where there is none or another one."""
-    mend = "install the pack again, or train them with benchmarks/train_demo.py."
-    if not path.exists():
-        raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {mend}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            sizes = family.sizes(json.loads(file.metadata()["config"]))
-            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {mend}") from error
+    sizes, weights = _read(family, path)
     config = family.config({**sizes, "dtype": torch.float32})
     model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EDM, device=device, unet_model=family.network)
     if _shapes(weights) != _shapes(model.diffusion_model.state_dict()):
-        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {mend}")
+        raise ValueError(f"{path.name} in {path.parent} holds the weights of another model; {MEND}")
     model.diffusion_model.load_state_dict(weights)
     return model
+
+
+def _read(family, path):
+    """The sizes of a file's network and its weights in float32, with those of the file that it is based on."""
+    if not path.exists():
+        raise FileNotFoundError(f"the demo model's weights {path.name} are not in {path.parent}; {MEND}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["config"])
+            sizes = family.sizes(facts)
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent} is no file of the demo model's weights; {MEND}") from error
+    if "base" in facts:
+        weights = _read(family, path.with_name(f"{facts['base']}.safetensors"))[1] | weights
+    return sizes, weights
 
 
 def _shapes(weights):
