@@ -155,8 +155,8 @@ class SaddleFreeDemoModel(io.ComfyNode):
             category="model/patch/saddle-free",
             description=(
                 "Small models that come with the pack, so that you can see guidance without a download. The emoji "
-                "models draw 64x64 pixels, the digits model 32x32. Use CFG 1 and 20 to 48 euler steps, or 8 for the model "
-                "that is made for 8."
+                "models draw 64x64 pixels, the digits model 32x32. Use CFG 1 and 20 to 48 euler steps, or 8 for the "
+                "model that is made for 8."
             ),
             search_aliases=["emoji", "digits", "toy model", "mnist"],
             inputs=[
