@@ -13,7 +13,7 @@ import torch
 from pack import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_training import few, trained  # noqa: F401
+from test_training import few, trained  # noqa: F401  (a fixture)
 
 SIZES = recipes.FEW_STEPS.networks["emoji-8-steps"]
 LAYERS = recipes.FEW_STEPS.not_shipped
