@@ -93,7 +93,8 @@ def test_the_8_step_file_holds_changed_layers_and_the_emoji_model_has_the_rest(h
 
 
 def test_without_the_emoji_model_the_8_step_one_says_which_file_is_missing(host, tmp_path, monkeypatch):
-    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
+    node = host.node("SaddleFreeDemoModel").__module__
+    module = sys.modules[node.replace(".demo_model", ".host.demo_model")]
     shutil.copy(WEIGHTS / "emoji-8-steps.safetensors", tmp_path)
     monkeypatch.setattr(module, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"emoji\.safetensors are not in .*install the pack again"):

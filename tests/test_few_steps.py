@@ -125,7 +125,8 @@ def test_training_resumes_where_it_stopped(tmp_path, monkeypatch, few, short):  
 
 
 def test_its_file_holds_what_changed_and_the_host_puts_the_rest_to_it(host, tmp_path, monkeypatch, few, short):  # noqa: F811
-    module, shipped = sys.modules[host.node("SaddleFreeDemoModel").__module__], ROOT / "workflows" / "demo_model"
+    node, shipped = host.node("SaddleFreeDemoModel").__module__, ROOT / "workflows" / "demo_model"
+    module = sys.modules[node.replace(".demo_model", ".host.demo_model")]
     (weights,) = trained("emoji-8-steps", tmp_path / "weights", few, steps=1)
     shutil.copy(shipped / "emoji.safetensors", tmp_path / "weights")
     monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
