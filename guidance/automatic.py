@@ -1,5 +1,6 @@
 """The automatic search of one call: an image is probed where sigma and what is known of its curvature say so."""
 
+import math
 from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -69,17 +70,23 @@ class Automatic(Search):
         if self.start is None or run.norm is None:
             return [[]] * 4
         noise = self.sigma_hat * self.size.sqrt() / torch.linalg.vector_norm(self.masked(self.denoised), dim=1)
-        asks, unsure = schedule.asks(self.sigma_hat, run.norm, self.few, noise), schedule.unsure
-        # What a mask protects is where the caller puts it, which would look like no Gaussian.
-        tests = schedule.untested & (run.mask is None and run.near is not None)
+        asks = schedule.asks(self.sigma_hat, run.norm, self.few, noise) & run.norm.isfinite()
+        tests, unsure = torch.zeros_like(asks), schedule.unsure
+        if run.mask is None and run.near is not None:  # what a mask protects is where the caller puts it
+            tests = schedule.untested & run.near.sigma_hat.isfinite()
         followed = schedule.follows & (self.sigma_hat <= schedule.due)
         kinds = torch.stack([followed, asks & unsure, asks & tests, asks & ~unsure & ~tests])
         read = kinds.tolist()  # the only one of a call without probes
         return [[image for image, is_due in enumerate(kind) if is_due] for kind in read]
 
     def _remember(self) -> None:
-        """Keeps calls that are APART, of each image, from which a Gaussian's answers are foretold."""
-        run, now = self.run, Past(self.rows / self.alpha[:, None], self.denoised, self.sigma_hat)
+        """Keeps calls that are APART, of each image, from which a Gaussian's answers are foretold.
+
+        sigma_hat is inf where a call tells nothing.
+        """
+        is_finite = torch.linalg.vector_norm(self.denoised, dim=1).isfinite()
+        sigma_hat = torch.where(is_finite, self.sigma_hat, math.inf)
+        run, now = self.run, Past(self.rows / self.alpha[:, None], self.denoised, sigma_hat)
         near, far = run.near or now, run.far or now
         moves = (near.sigma_hat >= APART * self.sigma_hat) | ~near.sigma_hat.isfinite()
         self.run = replace(run, near=near.where(moves, now), far=far.where(moves, near))
@@ -108,8 +115,13 @@ class Automatic(Search):
             self.run = replace(run, ahead=torch.cat([ahead[None], run.ahead[1:]]))
             yield from self._follow(there, (REACH if self.is_exact else WIDEST) * self.std[where, None])
         if much:
-            there = [images[place] for place in much]
-            yield from self._look(there, self._start(there))
+            local, there = self.index(much), [images[place] for place in much]
+            start = self._start(there)
+            known = self.reach()[self.index(there)] * beyond[local] / length(beyond[local])
+            known = torch.where((lengths < foretold)[local, None], known, 0)  # more is of many directions
+            same = (known * start[0]).sum(dim=-1, keepdim=True) >= 0
+            start[0] += torch.where(same, known, -known)
+            yield from self._look(there, self.scaled(start, self.index(there)))
 
     def _beyond(
         self, images: list[int], picked: Tensor

@@ -58,10 +58,3 @@ def test_a_model_to_which_the_picture_is_given_is_not_guided_and_the_log_says_so
     assert (evaluated.rows, evaluated.checks) == (without.rows, 0)
     said = [record.getMessage() for record in caplog.records if record.name.endswith("host.run")]
     assert len(said) == 1 and done in said[0]
-
-
-def test_a_table_is_written_between_its_marks(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("before\n<!-- families -->\nold\n<!-- end of families -->\nafter\n")
-    families.write(path, ["| a |", "| b |"])
-    assert path.read_text() == "before\n<!-- families -->\n| a |\n| b |\n<!-- end of families -->\nafter\n"
