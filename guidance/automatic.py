@@ -20,7 +20,7 @@ STRAIGHT = 0.995  # cosine of two steps' changes above which few directions chan
 # Of the noise, what is longer beyond a Gaussian's answer is none: in full precision, where a network of many layers
 # rounds more often than once, and in half precision where no filter can take the noise out.
 BEYOND_EXACT, BEYOND = 30.0, 3.0
-LITTLE = 0.1  # of what a Gaussian explains: more than that, and two rounds from the sampler's own step find more
+LITTLE = 0.3  # of what a Gaussian explains: more than that, and two rounds from the sampler's own step find more
 
 
 class Automatic(Search):
@@ -115,13 +115,8 @@ class Automatic(Search):
             self.run = replace(run, ahead=torch.cat([ahead[None], run.ahead[1:]]))
             yield from self._follow(there, (REACH if self.is_exact else WIDEST) * self.std[where, None])
         if much:
-            local, there = self.index(much), [images[place] for place in much]
-            start = self._start(there)
-            known = self.reach()[self.index(there)] * beyond[local] / length(beyond[local])
-            known = torch.where((lengths < foretold)[local, None], known, 0)  # more is of many directions
-            same = (known * start[0]).sum(dim=-1, keepdim=True) >= 0
-            start[0] += torch.where(same, known, -known)
-            yield from self._look(there, self.scaled(start, self.index(there)))
+            there = [images[place] for place in much]
+            yield from self._look(there, self._start(there))
 
     def _beyond(
         self, images: list[int], picked: Tensor
