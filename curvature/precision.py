@@ -13,7 +13,7 @@ WIDEST = 1.0
 # A ring of n values of noise has more than 1 + 5 sqrt(2 / n) + 25 / n times its power in 1 of 270,000 cases at most
 # (Laurent and Massart, Annals of Statistics 28, 2000, lemma 1).
 ERRORS = 5.0
-MIDDLE = 0.9
+QUIETEST = 0.9  # of all frequencies are mostly noise: the strongest of these tells its level
 LOW, HIGH = 0.2, 3.0  # times what is expected, between which the noise is as it is measured
 SMOOTHED = 5  # neighbours over which the power of one noise sample is averaged, a side
 
@@ -81,7 +81,7 @@ def without_noise(values: Tensor, noise: Tensor) -> Tensor:
     mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
     values_in = math.prod(values.shape[1:-2]) * count.clamp(min=1)  # [H * W] of which the first are rings
     level = noise.float().square()[:, None]
-    measured = mean.index_select(1, ring).quantile(MIDDLE, dim=1, keepdim=True)
+    measured = mean.index_select(1, ring).quantile(QUIETEST, dim=1, keepdim=True)
     level = torch.minimum(torch.maximum(measured, LOW**2 * level), HIGH**2 * level)
     chance = 1 + ERRORS * (2 / values_in).sqrt() + ERRORS**2 / values_in
     kept = torch.where(mean > chance * level, 1 - level / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0)

@@ -66,7 +66,7 @@ class ProbeSchedule:
     @property
     def untested(self) -> Tensor:
         """Which images must first be told from a Gaussian."""
-        return ~self.found & ~self.begun & ~self.follows
+        return ~self.begun & ~self.follows
 
     def tested(
         self, picked: Tensor, tells: Tensor, little: Tensor, proves: Tensor, sigma_hat: Tensor
