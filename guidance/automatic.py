@@ -34,6 +34,7 @@ class Automatic(Search):
     def __init__(self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor) -> None:
         super().__init__(guide, run, x, alpha, std)
         self.start = run.start
+        self.sides = torch.ones_like(self.std)  # of a first probe, to which a push goes
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
         self.follows = False  # whether a direction is of another call than the probe along it
 
@@ -63,6 +64,9 @@ class Automatic(Search):
         """
         error = super().error(picked, noise, coloured, gain)
         return error if self.follows else error + (noise * gain).square() / max(self.guide.certainty, 1)
+
+    def _begun_toward(self, picked: Tensor, asked: Tensor) -> Tensor:
+        return self.sides[picked, None] * super()._begun_toward(picked, asked)
 
     def _due(self) -> list[list[int]]:
         """The images to evaluate now: along a followed direction, along the last once more, as a test, in a search."""
@@ -118,6 +122,12 @@ class Automatic(Search):
             there = [images[place] for place in much]
             yield from self._look(there, self._start(there))
 
+    def _then(self, picked: Tensor) -> Past:
+        """The call before that is APART from now, [b]."""
+        assert self.run.near is not None and self.run.far is not None
+        near, far = self.run.near[picked], self.run.far[picked]
+        return far.where((near.sigma_hat >= APART * self.sigma_hat[picked]) | ~far.sigma_hat.isfinite(), near)
+
     def _beyond(
         self, images: list[int], picked: Tensor
     ) -> Generator[Question, Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -126,9 +136,7 @@ class Automatic(Search):
         For a Gaussian J = C / (C + sigma^2). So D(y) is also the prediction at D(y) + (sigma' / sigma)^2 (y - D(y)) and
         sigma', whatever its mean and covariance.
         """
-        assert self.run.near is not None and self.run.far is not None
-        near, far, alpha = self.run.near[picked], self.run.far[picked], self.alpha[picked, None]
-        then = far.where((near.sigma_hat >= APART * self.sigma_hat[picked]) | ~far.sigma_hat.isfinite(), near)
+        then, alpha = self._then(picked), self.alpha[picked, None]
         fall = self.sigma_hat[picked] / then.sigma_hat
         rows = alpha * (then.denoised + fall.square()[:, None] * (then.y - then.denoised))
         answer = yield rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), images
@@ -172,9 +180,24 @@ class Automatic(Search):
             norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
             if run.start is not None:
                 self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
-        # The noise in this call's prediction is in every response, too: a start that held it would look like a saddle.
-        self.start = start if self.is_exact else run.start
+        self.start = start if self.is_exact else self._start_in_noise()
         self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
+
+    def _start_in_noise(self) -> Tensor | None:
+        """What sampling did to the prediction since sigma was APART times larger, [B, N], in units of std.
+
+        The noise of two predictions is little beside what changes in that time. That of this call's is in every
+        response, too, with the other sign: a probe to the side of the change itself makes quotients smaller by it,
+        never larger.
+        """
+        if self.run.near is None:
+            return None
+        then = self._then(torch.arange(len(self.rows), device=self.rows.device))
+        moved = self.masked(self.rows / self.alpha[:, None] - then.y)
+        changed = self.masked(self.denoised - then.denoised)
+        start = REACH * self.size.sqrt()[:, None] / length(moved) * changed
+        start = start * (WIDEST / length(start)).clamp(min=1)
+        return torch.where(start.isfinite(), start, 0)
 
     def _start(self, images: list[int], once_more: bool = False) -> Tensor:
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
@@ -202,6 +225,8 @@ class Automatic(Search):
         picked = self.index(images)
         if direction == 0 and self.start is not None:
             sides = self.placed(torch.tensor([side(*name) for name in names]))
+            if not self.is_exact:  # the probe's side is chosen already
+                self.sides, sides = self.sides.index_copy(0, picked, sides), torch.ones_like(sides)
             return sides[:, None] * self.std[picked, None] * self.start[picked]
         white = self.placed(torch.stack([gaussian(size, *name) for name in names]))
         return self.masked(white, picked) * (REACH * self.std[picked, None])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import EXACT, assumed_noise, gaussian, noise_along, noise_in_responses, reach
+from ..curvature import EXACT, LOW, assumed_noise, gaussian, noise_along, noise_in_responses, reach
 from .run import Run
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Call:
         if self.is_exact:
             return 2 * self.assumed()[picked]
         if len(asked) > 1:
-            return noise_in_responses(asked, told) / self.std[picked]
+            told_of = noise_in_responses(asked, told) / self.std[picked]
+            return torch.maximum(told_of, LOW * self.assumed()[picked])  # what bends may hide all of it
         return self.noise()[picked]
 
     def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:

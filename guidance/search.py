@@ -29,6 +29,10 @@ class Search(Call):
         """Which directions were a saddle when last looked at, [directions, B]."""
         return self.run.above(self.guide.certainty) > 0
 
+    def _begun_toward(self, picked: Tensor, asked: Tensor) -> Tensor:
+        """To which side of a saddle that was not known a push goes, [b, N]: to that of the first probes."""
+        return asked[0].sum(dim=0)
+
     def _conclude(
         self, images: list[int], asked: Tensor, told: Tensor
     ) -> Generator[Question, Tensor, None]:
@@ -38,7 +42,7 @@ class Search(Call):
         rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, self.guide.directions)
         # A push keeps its side, whichever side the coin chose for a new start.
         before = torch.where(self._was_open()[:, picked, None], run.ahead[:, picked], 0).sum(dim=0)
-        toward = torch.where(before.any(dim=-1, keepdim=True), before, asked[0].sum(dim=0))
+        toward = torch.where(before.any(dim=-1, keepdim=True), before, self._begun_toward(picked, asked))
         sides = (vectors * toward).sum(dim=-1, keepdim=True)
         turn = torch.where(sides < 0, -1.0, 1.0)
         vectors, responses = turn * vectors, turn * responses

@@ -97,6 +97,35 @@ def test_one_undecided_direction_among_many_resolved_ones_is_found_by_the_automa
     assert found.calls(0) >= least and extra <= len(STEPS) / 2
 
 
+def many(largest=8.0):
+    """Twelve bimodal waves, broad ones the farthest apart, over narrow directions: much is undecided at once."""
+    means = [largest * (rank + 1) ** -0.7 for rank in range(12)]
+    places = from_broad_to_fine(SHAPE)
+    modes = tuple(Mode(place.item(), mean, 0.2 * mean) for place, mean in zip(places, means))
+    return Density(SHAPE, torch.full((3072,), 1e-4), modes)
+
+
+@pytest.mark.parametrize("largest", [8.0, 2.0])
+@pytest.mark.parametrize("steps, least", [(8, 0.5), (24, 0.3)])
+@pytest.mark.parametrize("name", FORMATS)
+def test_where_much_is_undecided_half_precision_finds_it_nearly_as_full_precision_does(name, steps, least, largest):
+    """While a wave is open that share of the square of a push's length, none where there is none, is along open waves."""
+    density, seen_open, along = many(largest), [], []
+    places = [mode.place for mode in density.modes]
+    axes = waves(torch.eye(3072)[places].reshape(-1, *SHAPE)).flatten(1)
+
+    def watch(y, sigma, push, guide):
+        is_open = density.eigenvalues(y, sigma)[:, places] > 1.05
+        parts = torch.nn.functional.normalize(push.flatten(1), dim=1) @ axes.T  # [B, modes]
+        seen_open.append(is_open.any(dim=1))
+        along.append((parts.square() * is_open).sum(dim=1))
+
+    network, guide = Network(density.denoise, FORMATS[name]), SaddleFree(1.0, dtype=FORMATS[name])
+    run(network, density.noise(16, 0), schedule(steps), guide, watch)
+    is_open = torch.stack(seen_open)
+    assert is_open.float().mean() > 0.3 and torch.stack(along)[is_open].mean() >= least
+
+
 def two(coarse, fine=0.75, rank=64):
     """A coarse and a fine saddle over narrow directions, at +-coarse and +-fine."""
     order = from_broad_to_fine(SHAPE)
