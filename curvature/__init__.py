@@ -1,11 +1,23 @@
 """Curvature of the log density from a few evaluations of a denoiser; needs torch alone."""
 
 from .krylov import rayleigh_ritz
-from .precision import EXACT, LOW, REACH, WIDEST, assumed_noise, noise_along, noise_in_responses, reach, without_noise
+from .precision import (
+    EXACT,
+    LOW,
+    QUIETEST,
+    REACH,
+    SILENT,
+    WIDEST,
+    assumed_noise,
+    noise_along,
+    noise_in_responses,
+    reach,
+    without_noise,
+)
 from .schedule import APART, LEAST, ProbeSchedule
 from .starts import by_chance, gaussian, side
 
 __all__ = [
-    "APART", "EXACT", "LEAST", "LOW", "REACH", "WIDEST", "ProbeSchedule", "assumed_noise", "by_chance", "gaussian",
-    "noise_along", "noise_in_responses", "rayleigh_ritz", "reach", "side", "without_noise",
+    "APART", "EXACT", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule", "assumed_noise",
+    "by_chance", "gaussian", "noise_along", "noise_in_responses", "rayleigh_ritz", "reach", "side", "without_noise",
 ]

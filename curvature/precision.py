@@ -14,6 +14,7 @@ WIDEST = 1.0
 # (Laurent and Massart, Annals of Statistics 28, 2000, lemma 1).
 ERRORS = 5.0
 QUIETEST = 0.9  # of all frequencies are mostly noise: the strongest of these tells its level
+SILENT = 0.1  # of all frequencies are hardly more than noise
 LOW, HIGH = 0.2, 3.0  # times what is expected, between which the noise is as it is measured
 SMOOTHED = 5  # neighbours over which the power of one noise sample is averaged, a side
 
@@ -64,12 +65,12 @@ def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
     return torch.stack([white.expand(along[0].shape), *along]).amax(dim=0)
 
 
-def without_noise(values: Tensor, noise: Tensor) -> Tensor:
+def without_noise(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> Tensor:
     """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter of their radial spectrum.
 
     noise: its standard deviation in a value, [R]. What is undecided is mostly broad, and the noise is not: a ring of
     frequencies keeps as much as its power exceeds that of noise (Wiener, Extrapolation, Interpolation and Smoothing of
-    Stationary Time Series, 1949).
+    Stationary Time Series, 1949). quietest: the share of all frequencies of which the strongest tells the noise.
     Values without a height and a width are returned as they are.
     """
     if values.ndim < 4:
@@ -81,7 +82,7 @@ def without_noise(values: Tensor, noise: Tensor) -> Tensor:
     mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
     values_in = math.prod(values.shape[1:-2]) * count.clamp(min=1)  # [H * W] of which the first are rings
     level = noise.float().square()[:, None]
-    measured = mean.index_select(1, ring).quantile(QUIETEST, dim=1, keepdim=True)
+    measured = mean.index_select(1, ring).quantile(quietest, dim=1, keepdim=True)
     level = torch.minimum(torch.maximum(measured, LOW**2 * level), HIGH**2 * level)
     chance = 1 + ERRORS * (2 / values_in).sqrt() + ERRORS**2 / values_in
     kept = torch.where(mean > chance * level, 1 - level / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, REACH, WIDEST, gaussian, side
+from ..curvature import APART, REACH, SILENT, WIDEST, assumed_noise, gaussian, side
 from .call import Question, length
 from .run import Past, Run
 from .search import Search
@@ -34,6 +34,7 @@ class Automatic(Search):
     def __init__(self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor) -> None:
         super().__init__(guide, run, x, alpha, std)
         self.start = run.start
+        self.everyone = torch.arange(len(self.rows), device=self.rows.device)
         self.sides = torch.ones_like(self.std)  # of a first probe, to which a push goes
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
         self.follows = False  # whether a direction is of another call than the probe along it
@@ -63,7 +64,30 @@ class Automatic(Search):
         A direction that is followed is of another call.
         """
         error = super().error(picked, noise, coloured, gain)
-        return error if self.follows else error + (noise * gain).square() / max(self.guide.certainty, 1)
+        return error if self.follows else error + (self.shared * gain).square() / max(self.guide.certainty, 1)
+
+    def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
+        """Length of the noise in a response, in units of std, [b]; `shared` is what is left of it after a filter."""
+        self.shared = super().noise_of(picked, asked, told)
+        return torch.fmax(self.noise()[picked], self.shared) if self.is_loud else self.shared
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether an answer's noise must be expected to be more than half as long as the longest straight probe."""
+        expected = assumed_noise(self.guide.dtype, self.rows.shape[1])
+        return not self.is_exact and 2 * expected > WIDEST
+
+    def _filtered(self, values: Tensor, noise: Tensor, picked: Tensor) -> Tensor:
+        """Values [directions, b, N] less noise of a length [b], if it is loud; errors cover what is left of it.
+
+        The quietest rings tell how loud it is, so that little of the values goes.
+        """
+        return self.cleaned(values, noise[None, :, None], picked, SILENT) if self.is_loud else values
+
+    def _told(self, answer: Tensor, picked: Tensor) -> Tensor:
+        """J times the displacements of a search, [directions, b, N], from the predictions there."""
+        noise = math.sqrt(2) * (self.noise() * self.std)[picked]  # of two predictions
+        return self._filtered(self.response(answer, picked), noise, picked)
 
     def _begun_toward(self, picked: Tensor, asked: Tensor) -> Tensor:
         return self.sides[picked, None] * super()._begun_toward(picked, asked)
@@ -163,41 +187,46 @@ class Automatic(Search):
         self.run = replace(self.run, ahead=self.run.ahead.index_copy(1, picked, ahead))
 
     def _learn_from_step(self) -> None:
-        """What the sampler's own last step tells: it moved x by y, and the denoised prediction by about J y."""
+        """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
         run, y = self.run, self.rows / self.alpha[:, None]
-        norm, start = run.norm, None
+        norm, start = run.norm, run.start
         if run.last is not None and run.denoised is not None:
-            moved, changed = self.masked(y - run.last[0]), self.masked(self.denoised - run.denoised)
-            length = torch.linalg.vector_norm(moved, dim=1)
-            known = (length > 0) & length.isfinite()
-            scale = torch.where(known, self.size.sqrt() / length, 0)  # [B]
-            start = torch.where(known, scale * REACH, 0)[:, None] * changed
-            start = torch.where(start.isfinite(), start, 0)
-            if run.start is not None:  # a sampler that stands still tells nothing new
-                start = torch.where(known[:, None], start, run.start)
-            # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
-            fallen = (run.last[1] / self.sigma_hat).clamp(min=1)
-            norm = fallen * scale * torch.linalg.vector_norm(changed, dim=1)
+            start, norm = self._per_step(Past(run.last[0], run.denoised, run.last[1]))
             if run.start is not None:
                 self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
-        self.start = start if self.is_exact else self._start_in_noise()
+        self.start = start
+        if not self.is_exact and run.near is not None and run.last is not None:
+            # Over a longer way the noise of two predictions is little beside what has changed. That of this one is in
+            # every response, too, with the other sign: it makes quotients smaller, never larger.
+            then = self._then(self.everyone)
+            found, norm = self._per_step(then)
+            self.start, norm = self._above_noise(found), norm * run.last[1] / then.sigma_hat
         self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
 
-    def _start_in_noise(self) -> Tensor | None:
-        """What sampling did to the prediction since sigma was APART times larger, [B, N], in units of std.
+    def _per_step(self, then: Past) -> tuple[Tensor, Tensor]:
+        """What sampling since a call did to the prediction, for a step of REACH in every value, [B, N], and |J|, [B].
 
-        The noise of two predictions is little beside what changes in that time. That of this call's is in every
-        response, too, with the other sign: a probe to the side of the change itself makes quotients smaller by it,
-        never larger.
+        Less the noise of both predictions, if it is loud.
         """
-        if self.run.near is None:
-            return None
-        then = self._then(torch.arange(len(self.rows), device=self.rows.device))
         moved = self.masked(self.rows / self.alpha[:, None] - then.y)
         changed = self.masked(self.denoised - then.denoised)
-        start = REACH * self.size.sqrt()[:, None] / length(moved) * changed
-        start = start * (WIDEST / length(start)).clamp(min=1)
-        return torch.where(start.isfinite(), start, 0)
+        fallen = then.sigma_hat / self.sigma_hat
+        noise = self.noise() * self.sigma_hat * torch.hypot(torch.ones_like(fallen), fallen)
+        changed = self._filtered(changed[None], noise, self.everyone)[0]
+        lengths = torch.linalg.vector_norm(moved, dim=1)
+        known = (lengths > 0) & lengths.isfinite()
+        scale = torch.where(known, self.size.sqrt() / lengths, 0)  # [B]
+        start = torch.where(known, scale * REACH, 0)[:, None] * changed
+        start = torch.where(start.isfinite(), start, 0)
+        if self.run.start is not None:  # a sampler that stands still tells nothing new
+            start = torch.where(known[:, None], start, self.run.start)
+        # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
+        return start, fallen.clamp(min=1) * scale * torch.linalg.vector_norm(changed, dim=1)
+
+    def _above_noise(self, start: Tensor) -> Tensor:
+        """A start [B, N] of WIDEST or more: of twice the noise, within a step of WIDEST in every value."""
+        wanted = torch.minimum(2 * self.noise()[:, None], WIDEST / REACH * length(start)).clamp(min=WIDEST)
+        return start * (wanted / length(start)).clamp(min=1)
 
     def _start(self, images: list[int], once_more: bool = False) -> Tensor:
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
@@ -235,7 +264,7 @@ class Automatic(Search):
         """Probes `images` from displacements [directions, b, N], where it is worth it a second time, and concludes."""
         answer = yield self.asked(images, displacements)
         picked = self.index(images)
-        told = self.response(answer, picked)
+        told = self._told(answer, picked)
         self.evaluations[images] += len(displacements)
         again = self._worth_more(picked, displacements, told)
         once = [place for place, more in enumerate(again) if not more]
@@ -266,5 +295,5 @@ class Automatic(Search):
         further = self.scaled(told * (length(displacements) / length(told)).clamp(max=1), picked)
         answer = yield self.asked(images, -further)
         self.evaluations[images] += len(further)
-        more = -self.response(answer, picked)
+        more = -self._told(answer, picked)
         yield from self._conclude(images, torch.stack([displacements, further]), torch.stack([told, more]))

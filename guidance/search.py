@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature import LEAST, rayleigh_ritz, without_noise
+from ..curvature import LEAST, QUIETEST, rayleigh_ritz, without_noise
 from .call import Call, Question, length
 from .run import Run
 
@@ -81,13 +81,16 @@ class Search(Call):
         schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing)
         self.run = replace(run, schedule=schedule, **new)
 
-    def cleaned(self, values: Tensor, noise: Tensor, picked: Tensor) -> Tensor:
-        """Values [directions, b, N] less noise of a length [directions, b, 1]; 0 where they are not finite."""
+    def cleaned(self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST) -> Tensor:
+        """Values [directions, b, N] less noise of a length [directions, b, 1]; 0 where they are not finite.
+
+        quietest: as of `without_noise`.
+        """
         values = torch.where(values.isfinite(), values, 0)
         if self.is_exact:
             return values
         level = (noise / self.size[picked].sqrt()[:, None]).expand(*values.shape[:2], 1)
-        return without_noise(values.reshape(-1, *self.x.shape[1:]), level.reshape(-1)).reshape(values.shape)
+        return without_noise(values.reshape(-1, *self.x.shape[1:]), level.reshape(-1), quietest).reshape(values.shape)
 
     def traced(self, correction: Tensor) -> dict[str, Tensor]:
         """What the trace shows of the call."""
