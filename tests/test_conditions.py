@@ -7,6 +7,8 @@ import conditions as edits
 import pytest
 import stand_ins
 import torch
+from cases import case as either_way
+from cases import long_but
 from graphs import guided, steered
 from runs import close, two_models
 from test_auto_guidance import second_copy
@@ -87,7 +89,14 @@ def assert_acts(result, plain, least=5e-4):
     assert (changes > least * plain.latent.std().clamp(max=10)).all()
 
 
-@pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in CASES.items() for cfg in case.at])
+def at_one_cfg(cases):
+    """Each case at one of its CFG scales in turn; at the other one it is long."""
+    for index, (name, case) in enumerate(cases.items()):
+        for place, cfg in enumerate(case.at):
+            yield either_way(name, cfg, is_long=place != index % len(case.at))
+
+
+@pytest.mark.parametrize("name, cfg", list(at_one_cfg(CASES)))
 def test_probe_and_weak_model_are_asked_under_the_same_condition(host, name, cfg):
     """A base with it and a probe or a weak model without it would differ by what it does."""
     case = CASES[name]
@@ -196,12 +205,16 @@ def differential(graph, model):
 
 @pytest.mark.parametrize(
     "family, count, soft, sampler, cfg",
-    [
+    long_but([
         ("sd3", 3, False, "euler", 1.0), ("sd3", 3, False, "heun", 4.0), ("sd3", 1, False, "dpmpp_sde", 4.0),
         ("sd3", 3, True, "euler", 1.0), ("sd3", 3, True, "dpmpp_2m", 4.0), ("flux", 3, False, "euler", 4.0),
         ("wan", 1, False, "euler", 4.0), ("ltxav", 1, False, "euler", 1.0), ("ltxav", 1, False, "heun", 4.0),
         ("sd15_inpaint", 3, True, "euler_ancestral", 1.0),
-    ],
+    ], [
+        ("sd3", 3, False, "heun", 4.0), ("sd3", 1, False, "dpmpp_sde", 4.0), ("sd3", 3, True, "dpmpp_2m", 4.0),
+        ("flux", 3, False, "euler", 4.0), ("wan", 1, False, "euler", 4.0), ("ltxav", 1, False, "euler", 1.0),
+        ("sd15_inpaint", 3, True, "euler_ancestral", 1.0),
+    ]),
 )
 def test_protected_pixels_stay(host, family, count, soft, sampler, cfg):
     """Hard masks, or soft ones with differential diffusion; what they protect is as without guidance and as before."""
@@ -247,10 +260,10 @@ def image_to_image(graph, model, positive, negative, latent, *, cfg, steps, deno
 
 @pytest.mark.parametrize(
     "family, batch, cfg",
-    [
+    long_but([
         ("demo", 3, 4.0), ("sd15", 1, 1.0), ("sd3", 3, 1.0), ("sd3", 3, 4.0), ("sd35", 3, 4.0), ("flux", 3, 1.0),
         ("flux", 3, 4.0), ("wan", 3, 4.0), ("ltxav", 3, 4.0),
-    ],
+    ], [("demo", 3, 4.0), ("sd15", 1, 1.0), ("sd35", 3, 4.0), ("flux", 3, 1.0), ("wan", 3, 4.0), ("ltxav", 3, 4.0)]),
 )
 def test_a_picture_changed_a_little_is_guided_a_little(host, family, batch, cfg):
     def picture(graph, empty):
@@ -304,8 +317,10 @@ def apart(one, other, plain):
     return ((one - other).flatten(1).norm(dim=1) / (one - plain).flatten(1).norm(dim=1)).tolist()
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
-@pytest.mark.parametrize("family, cfg", [("sd3", 1.0), ("flux", 4.0)])
+@pytest.mark.parametrize("sampler, family, cfg", long_but(
+    [(sampler, *model) for sampler in ("euler", "heun") for model in (("sd3", 1.0), ("flux", 4.0))],
+    [("heun", "sd3", 1.0), ("euler", "flux", 4.0)],
+))
 def test_a_run_in_two_halves(host, family, cfg, sampler):
     """Auto-guidance is that of one run; a direction is looked for anew, and where all are saddles it is another one."""
     of = partial(Variant, Setup(models=undecided(family)))
