@@ -19,6 +19,14 @@ torch.set_num_threads(1)
 pack.load_pack()
 
 
+def pytest_collection_modifyitems(items):
+    """Those that need the page come first: of processes side by side, one then needs a server and a browser for them.
+
+    Each process begins with a part of the list of its own.
+    """
+    items.sort(key=lambda item: not {"tab", "address", "official_prompts"} & set(item.fixturenames))
+
+
 def pytest_terminal_summary(terminalreporter):
     """How to have the same random choices again."""
     terminalreporter.write_line(f"What tests chose at random came from SADDLE_FREE_TEST_SEED={SEED}.")
@@ -110,8 +118,7 @@ def tab():
 @pytest.fixture
 def scope(tab, address):
     """A page with nothing but a Curvature Scope; its id."""
-    if not tab.url.startswith(address):
-        driver.open_page(tab, address)
+    driver.keep_open(tab, address)
     return driver.add_scope(tab)
 
 

@@ -61,7 +61,9 @@ def apart(one, other):
     return (one - other).square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize("batch, plain_first", long_but(itertools.product((1, 3), (False, True)), [(3, False), (1, True)]))
+@pytest.mark.parametrize(
+    "batch, plain_first", long_but(itertools.product((1, 3), (False, True)), [(3, False), (1, True)])
+)
 def test_each_variation_is_what_the_nodes_by_hand_make(host, batch, plain_first):
     images, latents, lines = made(host, variations(batch, guidance_seed=5, plain_first=plain_first, directions=2))
     expected = [by_hand(host, batch, scale=8.0, guidance_seed=seed, directions=2) for seed in (5, 6, 7)]

@@ -116,7 +116,9 @@ def test_more_noise_asks_at_the_raised_sigma(host, family):
 
 
 @pytest.mark.parametrize("way", [(NOISE, 1), (PRUNE, 2)])
-@pytest.mark.parametrize("family, cfg, batch", list(in_turn(["demo", "sd15", "sd3", "flux", "wan"], [1.0, 4.0], [3, 1])))
+@pytest.mark.parametrize(
+    "family, cfg, batch", list(in_turn(["demo", "sd15", "sd3", "flux", "wan"], [1.0, 4.0], [3, 1]))
+)
 def test_auto_guidance_with_a_weakened_model(host, family, batch, cfg, way):
     method, models = way
     if family == "sd15" and batch != 1:
