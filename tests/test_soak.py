@@ -12,7 +12,8 @@ from pack import ROOT
 from safetensors.torch import load_file
 from short_runs import Short
 
-FEW = 40  # two measurements a model
+FEW = 40  # runs
+
 
 @pytest.fixture(scope="module")
 def soaked(tmp_path_factory):
