@@ -12,7 +12,7 @@ from pack import ROOT
 from safetensors.torch import load_file
 from short_runs import Short
 
-FEW = 40  # runs
+FEW = 20  # runs
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_memory_stays_flat_and_the_last_images_are_the_first(soaked, count):
     lines = done.stdout.splitlines()
     assert done.returncode == 0, lines[-1]
     assert lines[0] == f"{count} runs with SADDLE_FREE_TEST_SEED={soak.SEED}"
-    assert len([line for line in lines if "resident" in line]) == 20
+    assert len([line for line in lines if "resident" in line]) == min(count // soak.EACH, 20)
     assert lines[-1].startswith("memory ")
 
 
