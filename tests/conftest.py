@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items):
 
     Each process begins with a part of the list of its own.
     """
-    items.sort(key=lambda item: not {"tab", "address", "official_prompts"} & set(item.fixturenames))
+    items.sort(key=lambda item: not {"tab", "address"} & set(item.fixturenames))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,7 +1,9 @@
 """What --all adds: every value of each dimension is in a case that runs without it."""
 
 import itertools
+from types import SimpleNamespace
 
+import conftest
 import pytest
 from cases import in_turn, long_but
 
@@ -22,3 +24,10 @@ def test_all_but_those_that_are_kept_are_long():
     assert ordinary(long_but(["one", ("two", 2), "three"], ["three", ("two", 2)])) == [("two", 2), ("three",)]
     with pytest.raises(AssertionError):
         long_but(["one"], ["other"])
+
+
+def test_what_needs_the_page_comes_first_and_the_rest_stays_in_its_order():
+    needed = {"a": ["host"], "b": ["scope", "tab", "address"], "c": [], "d": ["address"], "e": ["host", "address"]}
+    items = [SimpleNamespace(name=name, fixturenames=fixtures) for name, fixtures in needed.items()]
+    conftest.pytest_collection_modifyitems(items)
+    assert [item.name for item in items] == ["b", "d", "e", "a", "c"]
