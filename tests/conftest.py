@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 import sys
@@ -19,12 +20,16 @@ torch.set_num_threads(1)
 pack.load_pack()
 
 
+def needs_page(item):
+    return bool({"tab", "address"} & set(item.fixturenames))
+
+
 def pytest_collection_modifyitems(items):
     """Those that need the page come first: of processes side by side, one then needs a server and a browser for them.
 
     Each process begins with a part of the list of its own.
     """
-    items.sort(key=lambda item: not {"tab", "address"} & set(item.fixturenames))
+    items.sort(key=lambda item: not needs_page(item))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -103,16 +108,47 @@ def new_outputs(output):
         path.unlink()
 
 
-@pytest.fixture(scope="module")
+class Browser:
+    """A headless browser that is kept for the tests of all files: its first page takes seconds."""
+
+    def __init__(self):
+        self._open = contextlib.ExitStack()
+        self._tab = None
+
+    def tab(self, executable):
+        """Its only tab."""
+        if self._tab is None:
+            self._tab = self._open.enter_context(driver.opened(executable))
+        return self._tab
+
+    def close(self):
+        """Ends it, and the event loop that drives it."""
+        self._tab = None
+        self._open.close()
+
+
+BROWSER = Browser()
+
+
+def pytest_runtest_setup(item):
+    """The event loops of the browser and of the host cannot share a thread."""
+    if "host" in item.fixturenames or not needs_page(item):
+        BROWSER.close()
+
+
+def pytest_sessionfinish():
+    BROWSER.close()
+
+
+@pytest.fixture
 def tab():
-    """A tab of a headless browser; skips where there is none, but not in CI."""
+    """A tab of a headless browser, as the test before left it; skips where there is none, but not in CI."""
     quickstart = driver.load_quickstart()
     executable = quickstart.find_browser()
     if executable is None:
         reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with driver.opened(executable) as tab:
-        yield tab
+    return BROWSER.tab(executable)
 
 
 @pytest.fixture

@@ -146,6 +146,9 @@ NEIGHBOURS = {
     "SelectModelDevice": Neighbour("sd3", node("SelectModelDevice", device="cpu"), at=(4.0,), seen_at=()),
     "a device that is not there": Neighbour("sd3", node("SelectModelDevice", device="gpu:7"), at=(4.0,), seen_at=()),
 }
+SLOW = (  # of a large UNet, and beside another one that patches the same places
+    "HyperTile at random", "ToMe on both", "FreeU", "SAG", "NAG", "ModelSamplingContinuousEDM",
+)
 
 
 def source(host, case):
@@ -186,7 +189,7 @@ def variants(case):
     }
 
 
-@pytest.mark.parametrize("name, cfg", list(at_one_cfg(NEIGHBOURS)))
+@pytest.mark.parametrize("name, cfg", list(at_one_cfg(NEIGHBOURS, SLOW)))
 def test_beside_a_node_of_the_host(host, name, cfg):
     case = NEIGHBOURS[name]
     heavy = case.family.startswith(("sd15", "two"))
