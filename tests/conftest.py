@@ -131,8 +131,8 @@ BROWSER = Browser()
 
 
 def pytest_runtest_setup(item):
-    """The event loops of the browser and of the host cannot share a thread."""
-    if "host" in item.fixturenames or not needs_page(item):
+    """The event loop of the browser cannot share a thread with the host's, or with another browser's."""
+    if {"host", "official_prompts"} & set(item.fixturenames) or not needs_page(item):
         BROWSER.close()
 
 
