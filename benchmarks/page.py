@@ -17,6 +17,10 @@ RUN = """() => new Promise((resolve, reject) => {
     listen('execution_error', (detail) => reject(new Error(detail.exception_message)))
     app.queuePrompt(0, 1).then((accepted) => accepted || reject(new Error('the workflow was refused')))
 })"""
+LOAD_TEMPLATE = """async ([name, source]) => {
+    const answer = await fetch(`/api/workflow_templates/${source}/${name}.json`)
+    await app.loadGraphData(await answer.json(), true, true, name)
+}"""
 ADD_SCOPE = """() => {
     app.rootGraph.clear()
     const node = LiteGraph.createNode('CurvatureScope')
@@ -87,6 +91,26 @@ def open_template(tab, address, name):
     """Opens the page on a template of the pack."""
     open_page(tab, f"{address}/?template={name}&source={ROOT.name}")
     tab.wait_for_function("(name) => app.extensionManager.workflow.activeWorkflow?.filename === name", arg=name)
+
+
+def keep_open(tab, address):
+    """Opens the page unless it is open; what was done in it stays."""
+    if not tab.url.startswith(address):
+        open_page(tab, address)
+
+
+def load_template(tab, address, name):
+    """Opens a template of the pack as the list of templates does, in a page that is open."""
+    keep_open(tab, address)
+    tab.evaluate(LOAD_TEMPLATE, [name, ROOT.name])
+
+
+def new_workflow(tab, address):
+    """Opens an empty workflow, in a page that is open."""
+    keep_open(tab, address)
+    tab.evaluate("() => app.canvas.setGraph(app.rootGraph)")  # in a subgraph the page would stay there
+    tab.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    tab.wait_for_function("app.canvas.graph === app.rootGraph && app.rootGraph.nodes.length === 0", timeout=30_000)
 
 
 def run(tab):

@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 import sys
@@ -7,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import demo_server
+import demos
 import pack
 import page as driver
 import pytest
@@ -16,6 +18,18 @@ from short_runs import Runs, quick_collections
 
 torch.set_num_threads(1)
 pack.load_pack()
+
+
+def needs_page(item):
+    return bool({"tab", "address"} & set(item.fixturenames))
+
+
+def pytest_collection_modifyitems(items):
+    """Those that need the page come first: of processes side by side, one then needs a server and a browser for them.
+
+    Each process begins with a part of the list of its own.
+    """
+    items.sort(key=lambda item: not needs_page(item))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -48,6 +62,28 @@ def runs(host):
     host.record.clear()
 
 
+@pytest.fixture(scope="module")
+def channels_last(host):
+    """The networks of the demo node in the memory format that makes them a third faster on a CPU."""
+    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
+    load = module.load_demo_model
+
+    def loaded(*args, **kwargs):
+        patcher = load(*args, **kwargs)
+        patcher.model.diffusion_model.to(memory_format=torch.channels_last)
+        return patcher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_demo_model", loaded)
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_digits():
+    """What metrics of digits compare with: the classifier's features of 10,000 real ones, which take a while."""
+    return demos.Digits.real(demos.Digits.load_classifier())
+
+
 @pytest.fixture(scope="session")
 def output(tmp_path_factory):
     """Where servers that this process starts save pictures: processes side by side would number theirs alike."""
@@ -72,23 +108,53 @@ def new_outputs(output):
         path.unlink()
 
 
-@pytest.fixture(scope="module")
+class Browser:
+    """A headless browser that is kept for the tests of all files: its first page takes seconds."""
+
+    def __init__(self):
+        self._open = contextlib.ExitStack()
+        self._tab = None
+
+    def tab(self, executable):
+        """Its only tab."""
+        if self._tab is None:
+            self._tab = self._open.enter_context(driver.opened(executable))
+        return self._tab
+
+    def close(self):
+        """Ends it, and the event loop that drives it."""
+        self._tab = None
+        self._open.close()
+
+
+BROWSER = Browser()
+
+
+def pytest_runtest_setup(item):
+    """The event loop of the browser cannot share a thread with the host's, or with another browser's."""
+    if {"host", "official_prompts"} & set(item.fixturenames) or not needs_page(item):
+        BROWSER.close()
+
+
+def pytest_sessionfinish():
+    BROWSER.close()
+
+
+@pytest.fixture
 def tab():
-    """A tab of a headless browser; skips where there is none, but not in CI."""
+    """A tab of a headless browser, as the test before left it; skips where there is none, but not in CI."""
     quickstart = driver.load_quickstart()
     executable = quickstart.find_browser()
     if executable is None:
         reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with driver.opened(executable) as tab:
-        yield tab
+    return BROWSER.tab(executable)
 
 
 @pytest.fixture
 def scope(tab, address):
     """A page with nothing but a Curvature Scope; its id."""
-    if not tab.url.startswith(address):
-        driver.open_page(tab, address)
+    driver.keep_open(tab, address)
     return driver.add_scope(tab)
 
 

@@ -36,6 +36,15 @@ def covering(samplers):
                 yield sampler, family, batch, cfg, guidance
 
 
+def quick(samplers):
+    """Of those one light family for each sampler in turn, and SD1.5 once; still every setting."""
+    for row, sampler in enumerate(samplers):
+        light, *others = [cell for cell in covering(samplers) if cell[0] == sampler]
+        other, *heavy = others
+        yield other if row // 2 % 2 else light
+        yield from heavy if row == 33 else ()
+
+
 def guide(kind, off=False):
     """What a guidance of the matrix does to a model in a prompt, or its nodes at their neutral settings."""
     from graphs import guided, steered

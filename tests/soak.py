@@ -64,7 +64,7 @@ def soak(host, count, say):
         short, faults = chosen_run(generator, FAMILIES[number // EACH % len(FAMILIES)])
         broken += not runs.attempt(short, faults).success
         deliver(host)
-        if (number + 1) % max(count // 20, 1) == 0:
+        if (number + 1) % max(count // 20, EACH) == 0:
             runs.latent(FIRST[0])  # so that the host's caches hold the same each time
             host.record.clear()
             memory.append(Memory())

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import stand_ins
 import torch
+from cases import in_turn, long_but
 from conditions import control_net, lora_hook, region, time_range
 from graphs import Graph, guided, load, sample, stand_in, steered, watched
 from guiders import guiders_in_turn
@@ -30,6 +31,7 @@ def compared():
         # KSampler leaves out one sigma for uni_pc, so only the other can be compared there.
         for place, guider in enumerate(("BasicGuider",) if sampler == "uni_pc" else ("BasicGuider", "KSampler")):
             is_long = index % 2 != place if sampler != "uni_pc" else family == "sd15"
+            is_long |= family == "sd15" and sampler not in ("euler", "dpmpp_2m")  # which is slow
             yield pytest.param(family, sampler, guider, marks=pytest.mark.long if is_long else ())
 
 
@@ -63,7 +65,7 @@ def test_every_guider_at_one_weak_evaluation_a_call_and_none_when_off(host, fami
     assert torch.equal(run(host, source, "again", steered, **common), on)
 
 
-@pytest.mark.parametrize("family", ["sd35", "sdxl", "sdxl_v", "sdxl_edm"])
+@pytest.mark.parametrize("family", long_but(["sd35", "sdxl", "sdxl_v", "sdxl_edm"], ["sd35", "sdxl_v"]))
 def test_the_other_families(host, family):
     source = two_models(family, host)
     plain = run(host, source, "plain", cfg=4.0)
@@ -84,8 +86,9 @@ def test_the_window_sets_the_number_of_weak_evaluations(host, knobs, active):
     assert torch.equal(plain, steered_run) == (active == 0)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
-@pytest.mark.parametrize("name", ["demo", "sd3", "wan", "LoRA hook", "ControlNet", "area"])
+@pytest.mark.parametrize(
+    "name, shared", list(in_turn(["demo", "sd3", "wan", "LoRA hook", "ControlNet", "area"], [True, False]))
+)
 def test_the_weak_model_keeps_its_own_patches(host, name, shared):
     """A weak model that is the model plus a constant c pushes by -(w - 1) c, exactly."""
     stand_ins.write_lora("tiny", host.models)
@@ -234,8 +237,10 @@ def test_both_models_are_managed_by_the_host(host):
     assert host.record.loaded == {"main": 1}
 
 
-@pytest.mark.parametrize("how", ["interrupt", "exception"])
-@pytest.mark.parametrize("label, at", [("main", 2), ("weak", 1), ("weak", 4)])
+@pytest.mark.parametrize("how, label, at", long_but(
+    [(how, *place) for place in (("main", 2), ("weak", 1), ("weak", 4)) for how in ("interrupt", "exception")],
+    [("interrupt", "main", 2), ("exception", "weak", 1), ("interrupt", "weak", 4)],
+))
 def test_a_broken_run_leaves_nothing_behind(host, how, label, at):
     source = two_models("demo", host)
 
@@ -269,8 +274,7 @@ def test_a_twin_changes_nothing_and_is_reported_once(host, caplog):
     ]
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
-@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("name, cfg", list(in_turn(CONDITIONS, [1.0, 4.0])))
 def test_the_weak_model_sees_the_same_conditions(host, name, cfg):
     """A twin is asked for the positive condition exactly as the main model is, so it predicts the same."""
     family, conditions = CONDITIONS[name]
@@ -289,8 +293,7 @@ def test_the_weak_model_sees_the_same_conditions(host, name, cfg):
     assert not close(run(host, source, "two", lambda g, m, w: steered(g, m, w, scale=3.0), **common), plain, 0.05)
 
 
-@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
-@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+@pytest.mark.parametrize("cache, shared", list(in_turn(["EasyCache", "LazyCache"], [True, False])))
 def test_caches_on_both_models_keep_to_their_own(host, cache, shared):
     def cached(graph, model):
         return graph.add(

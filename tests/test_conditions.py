@@ -7,6 +7,8 @@ import conditions as edits
 import pytest
 import stand_ins
 import torch
+from cases import case as either_way
+from cases import long_but
 from graphs import guided, steered
 from runs import close, two_models
 from test_auto_guidance import second_copy
@@ -87,7 +89,14 @@ def assert_acts(result, plain, least=5e-4):
     assert (changes > least * plain.latent.std().clamp(max=10)).all()
 
 
-@pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in CASES.items() for cfg in case.at])
+def at_one_cfg(cases, long=()):
+    """Each case at one of its CFG scales in turn; at the other one it is long, and where its name is among the long."""
+    for index, (name, case) in enumerate(cases.items()):
+        for place, cfg in enumerate(case.at):
+            yield either_way(name, cfg, is_long=place != index % len(case.at) or name in long)
+
+
+@pytest.mark.parametrize("name, cfg", list(at_one_cfg(CASES)))
 def test_probe_and_weak_model_are_asked_under_the_same_condition(host, name, cfg):
     """A base with it and a probe or a weak model without it would differ by what it does."""
     case = CASES[name]
@@ -176,14 +185,14 @@ def inpainting(family, count, soft):
     return latent
 
 
-def picture_and_mask(host, family, count, soft):
+def picture_and_mask(host, family, count, soft, batch):
     """The same two as tensors in the shape of a result."""
     import comfy.utils
 
     def packed(parts):
         return comfy.utils.pack_latents(parts)[0] if len(parts) > 1 else parts[0]
 
-    (picture,) = host.node("TestPicture")().make({"samples": stand_ins.empty_latent(family, 3)})
+    (picture,) = host.node("TestPicture")().make({"samples": stand_ins.empty_latent(family, batch)})
     (masks,) = host.node("TestMasks")().make(count, size(family), soft)
     pictures = picture["samples"].unbind() if picture["samples"].is_nested else [picture["samples"]]
     parts = [comfy.utils.reshape_mask(masks, pictures[0].shape)] + [torch.ones_like(part) for part in pictures[1:]]
@@ -196,16 +205,21 @@ def differential(graph, model):
 
 @pytest.mark.parametrize(
     "family, count, soft, sampler, cfg",
-    [
+    long_but([
         ("sd3", 3, False, "euler", 1.0), ("sd3", 3, False, "heun", 4.0), ("sd3", 1, False, "dpmpp_sde", 4.0),
         ("sd3", 3, True, "euler", 1.0), ("sd3", 3, True, "dpmpp_2m", 4.0), ("flux", 3, False, "euler", 4.0),
         ("wan", 1, False, "euler", 4.0), ("ltxav", 1, False, "euler", 1.0), ("ltxav", 1, False, "heun", 4.0),
-        ("sd15_inpaint", 3, True, "euler_ancestral", 1.0),
-    ],
+        ("sd15_inpaint", 1, True, "euler_ancestral", 1.0),
+    ], [
+        ("sd3", 3, False, "heun", 4.0), ("sd3", 1, False, "dpmpp_sde", 4.0), ("sd3", 3, True, "dpmpp_2m", 4.0),
+        ("flux", 3, False, "euler", 4.0), ("wan", 1, False, "euler", 4.0), ("ltxav", 1, False, "euler", 1.0),
+        ("sd15_inpaint", 1, True, "euler_ancestral", 1.0),
+    ]),
 )
 def test_protected_pixels_stay(host, family, count, soft, sampler, cfg):
     """Hard masks, or soft ones with differential diffusion; what they protect is as without guidance and as before."""
-    picture, mask = picture_and_mask(host, family, count, soft)
+    batch = 1 if family == "sd15_inpaint" else 3  # which is slow
+    picture, mask = picture_and_mask(host, family, count, soft, batch)
     of = partial(Variant, Setup(
         latent=inpainting(family, count, soft), main=differential if soft else unchanged, models=undecided(family)
     ))
@@ -219,7 +233,7 @@ def test_protected_pixels_stay(host, family, count, soft, sampler, cfg):
         "again": of(both),
         "tiny": of(partial(saddle_free, scale=0.001)),
         "twins": of(partial(steered, scale=3.0), weak=lambda graph: second_copy(graph, host, family)),
-    }, cfg=cfg, steps=4, sampler=sampler)
+    }, batch=batch, cfg=cfg, steps=4, sampler=sampler)
     plain = found["plain"].latent
     free = (mask > 0).expand_as(plain)
     assert 0 < free.sum() < free.numel()
@@ -247,10 +261,10 @@ def image_to_image(graph, model, positive, negative, latent, *, cfg, steps, deno
 
 @pytest.mark.parametrize(
     "family, batch, cfg",
-    [
+    long_but([
         ("demo", 3, 4.0), ("sd15", 1, 1.0), ("sd3", 3, 1.0), ("sd3", 3, 4.0), ("sd35", 3, 4.0), ("flux", 3, 1.0),
         ("flux", 3, 4.0), ("wan", 3, 4.0), ("ltxav", 3, 4.0),
-    ],
+    ], [("demo", 3, 4.0), ("sd15", 1, 1.0), ("sd35", 3, 4.0), ("flux", 3, 1.0), ("wan", 3, 4.0), ("ltxav", 3, 4.0)]),
 )
 def test_a_picture_changed_a_little_is_guided_a_little(host, family, batch, cfg):
     def picture(graph, empty):
@@ -304,8 +318,10 @@ def apart(one, other, plain):
     return ((one - other).flatten(1).norm(dim=1) / (one - plain).flatten(1).norm(dim=1)).tolist()
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
-@pytest.mark.parametrize("family, cfg", [("sd3", 1.0), ("flux", 4.0)])
+@pytest.mark.parametrize("sampler, family, cfg", long_but(
+    [(sampler, *model) for sampler in ("euler", "heun") for model in (("sd3", 1.0), ("flux", 4.0))],
+    [("heun", "sd3", 1.0), ("euler", "flux", 4.0)],
+))
 def test_a_run_in_two_halves(host, family, cfg, sampler):
     """Auto-guidance is that of one run; a direction is looked for anew, and where all are saddles it is another one."""
     of = partial(Variant, Setup(models=undecided(family)))

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from cases import in_turn
 from densities import (
     FORMATS,
     SHAPES,
@@ -27,8 +28,7 @@ ALONG = 0.7
 GENTLE = 0.02  # a scale that leaves a saddle open, so that each is seen as often as it is
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("spectrum, name", list(in_turn(SPECTRA, FORMATS)))
 def test_where_no_saddle_is_nothing_is_done_and_hardly_anything_asked(name, spectrum):
     """Of each format and spectrum, over all noises; fp32 has none but its rounding."""
     density, acted, images = Density(SHAPE, SPECTRA[spectrum]), {0: [], 1: []}, 2

@@ -9,10 +9,10 @@ from digits import colour, load_digits
 from graphs import Graph, branches, demo, guided, output, sample
 from metrics import frechet_distance, precision_recall_density_coverage
 
-STEPS = 20
+pytestmark = pytest.mark.usefixtures("channels_last")
 
 
-def draw(host, digit, knobs, count, seed=7, model_output=0):
+def draw(host, digit, knobs, count, steps, seed=7, model_output=0):
     """count images [count, 3, 32, 32] of a digit through the executor."""
     graph = Graph()
     loaded = graph.add("SaddleFreeDemoModel", digit=digit)
@@ -22,7 +22,7 @@ def draw(host, digit, knobs, count, seed=7, model_output=0):
     latent = graph.add("EmptyLatentImage", width=32, height=32, batch_size=count)
     condition = output(loaded, 3)
     samples = sample(
-        graph, "KSampler", model, condition, condition, latent, scheduler="karras", steps=STEPS, seed=seed
+        graph, "KSampler", model, condition, condition, latent, scheduler="karras", steps=steps, seed=seed
     )
     graph.add("TestCapture", samples=samples, label="run")
     return host.latents(graph.prompt)["run"].clamp(-1, 1)
@@ -40,28 +40,34 @@ def test_the_classifier_knows_real_digits(classifier):
     assert accuracy(classifier, images, labels[::10]) >= 0.97
 
 
-def test_conditional_samples_are_recognisable(host, classifier):
-    images = torch.cat([draw(host, str(digit), None, 20, seed=digit) for digit in range(10)])
-    labels = torch.arange(10).repeat_interleave(20)
+LENGTHS = [(4, 8), pytest.param(20, 20, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("count, steps", LENGTHS)
+def test_conditional_samples_are_recognisable(host, classifier, count, steps):
+    images = torch.cat([draw(host, str(digit), None, count, steps, seed=digit) for digit in range(10)])
+    labels = torch.arange(10).repeat_interleave(count)
     assert accuracy(classifier, images, labels) >= 0.85
 
 
-def test_the_weak_model_is_worse_and_not_noise(host, classifier):
-    images = torch.cat([draw(host, str(digit), None, 10, seed=digit, model_output=1) for digit in range(10)])
-    score = accuracy(classifier, images, torch.arange(10).repeat_interleave(10))
+@pytest.mark.parametrize("count, steps", LENGTHS)
+def test_the_weak_model_is_worse_and_not_noise(host, classifier, count, steps):
+    images = torch.cat([draw(host, str(digit), None, count, steps, seed=digit, model_output=1) for digit in range(10)])
+    score = accuracy(classifier, images, torch.arange(10).repeat_interleave(count))
     assert score >= 0.4
     assert images.std(dim=(1, 2, 3)).min() > 0.05
 
 
-def test_guidance_brings_samples_nearer_to_real_digits(host, classifier):
-    digits, _ = load_digits()
-    generator = torch.Generator().manual_seed(3)
-    real = in_batches(classifier.features, colour(digits[torch.randperm(len(digits), generator=generator)], generator))
-    knobs = {"scale": 4.0, "refresh_every": 0}
-    plain, guided = (in_batches(classifier.features, draw(host, "none", guide, 250)) for guide in (None, knobs))
-    assert frechet_distance(real, guided) < 0.85 * frechet_distance(real, plain)
-    recall = [precision_recall_density_coverage(real[:250], fake)["recall"] for fake in (plain, guided)]
-    assert recall[1] >= recall[0] - 0.02
+@pytest.mark.parametrize("count, steps, most", [(64, 10, 0.92), pytest.param(250, 20, 0.85, marks=pytest.mark.long)])
+def test_guidance_brings_samples_nearer_to_real_digits(host, classifier, real_digits, count, steps, most):
+    """Of 64 samples the distance is 0.73 to 0.82 of that without guidance, by their seed; their recall is too noisy."""
+    knobs, real = {"scale": 4.0, "refresh_every": 0}, real_digits.features
+    plain, guided = (
+        in_batches(classifier.features, draw(host, "none", guide, count, steps)) for guide in (None, knobs)
+    )
+    assert frechet_distance(real, guided) < most * frechet_distance(real, plain)
+    recall = [precision_recall_density_coverage(real[:count], fake)["recall"] for fake in (plain, guided)]
+    assert count < 250 or recall[1] >= recall[0] - 0.02
 
 
 def test_no_class_is_what_zeroing_a_condition_gives(host):

@@ -59,6 +59,7 @@ def test_the_noise_of_a_network_is_what_was_asked_for_and_the_same_with_and_with
     assert 1.5 < error / (assumed * size) < 2.8  # 3 times .65, and the format's own
 
 
+@pytest.mark.long  # as test_controls.py has it
 def test_guidance_is_idle_where_no_saddle_is():
     rows = cells(controls.negative(SMALL))
     assert len(rows) == 2 * len(controls.SPECTRA)

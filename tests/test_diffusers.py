@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from cases import in_turn
 from pack import ROOT
 
 diffusers = pytest.importorskip("diffusers", reason="none goes with the host on Python 3.10")
@@ -36,9 +37,7 @@ def evaluations(trace):
     return torch.stack(trace.evaluations).tolist()
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
+@pytest.mark.parametrize("settings, cfg, batch", list(in_turn(SETTINGS, [1.0, 4.0], [1, 3])))
 def test_a_pipeline_makes_what_the_same_loop_makes_by_hand(kind, cfg, batch, settings):
     inputs, guide = kind.inputs(batch), SaddleFree(4.0, **SETTINGS[settings])
     guided = guider(kind, cfg, scale=4.0, **SETTINGS[settings])

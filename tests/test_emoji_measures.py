@@ -47,9 +47,8 @@ def test_the_stored_moments_are_nearly_those_of_the_stored_features(real):
     assert abs(whole) < 1e-4 and 0 < part < 2
 
 
-def test_digits_are_measured_against_as_many_real_ones(host):
-    classifier = demos.Digits.load_classifier()
-    real = demos.Digits.real(classifier)
+def test_digits_are_measured_against_as_many_real_ones(real_digits):
+    real = real_digits
     drawn = real.features[5000:5200] + 0.1
     expected = {
         "FD": frechet_distance(real.features, drawn), **precision_recall_density_coverage(real.features[:200], drawn)
@@ -58,7 +57,8 @@ def test_digits_are_measured_against_as_many_real_ones(host):
 
 
 @pytest.mark.parametrize("model", demos.DEMOS)
-def test_a_row_of_either_model_has_every_column(host, model):
+def test_a_row_of_either_model_has_every_column(host, monkeypatch, real_digits, model):
+    monkeypatch.setattr(demos.Digits, "real", lambda classifier: real_digits)
     arguments = type("Arguments", (), {
         "model": model, "dtype": "float32", "task": "conditional", "samples": 12, "alike": 1, "steps": 2, "batch": 6,
         "sampler": "euler", "scheduler": "karras",

@@ -107,6 +107,7 @@ def test_training_takes_error_away_and_leaves_what_is_not_shipped_alone(short):
     assert same == set(LAYERS)
 
 
+@pytest.mark.long  # as that of the other models
 def test_training_resumes_where_it_stopped(tmp_path, monkeypatch, few, short):  # noqa: F811
     (whole,) = trained("emoji-8-steps", tmp_path / "whole", few, steps=4)
     step = students.FewSteps.step

@@ -7,6 +7,7 @@ import cost
 import pytest
 import subjects
 import torch
+from cases import in_turn, long_but
 from graphs import branches, demo
 from measuring import node
 from waits import Wait, Waits
@@ -54,7 +55,7 @@ def split(found):
     return looks, [wait for wait in found if wait[:2] in OF_EVERY_CALL]
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
+@pytest.mark.parametrize("cfg", long_but([1.0, 4.0], [4.0]))
 def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(host, cfg):
     looks, others = split(waits_of(host, cfg, refresh_every=0))
     assert others == once_a_call("automatic.py:_due", "tolist")
@@ -63,15 +64,14 @@ def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(h
     assert (host.record.rows["guided"] - base) // 2 % BATCH  # some probes were of a part of the batch
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
-@pytest.mark.parametrize("refresh_every", [1, 2])
+@pytest.mark.parametrize("refresh_every, cfg", list(in_turn([1, 2], [1.0, 4.0])))
 def test_fixed_steps_wait_once_a_call_to_read_sigma_where_they_are_longer_than_one(host, cfg, refresh_every):
     found, others = split(waits_of(host, cfg, refresh_every=refresh_every))
     assert others == (once_a_call("fixed_steps.py:_is_time", "__float__") if refresh_every > 1 else [])
     assert not found
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
+@pytest.mark.parametrize("cfg", long_but([1.0, 4.0], [1.0]))
 def test_a_window_waits_once_a_call_to_read_sigma(host, cfg):
     others = split(waits_of(host, cfg, refresh_every=1, start_percent=0.2))[1]
     assert others == once_a_call("run.py:why_idle", "__float__")

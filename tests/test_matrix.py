@@ -4,22 +4,37 @@ import itertools
 
 import matrix
 import pytest
+from cases import long_but
 
 PLACES = 44  # the host's samplers: their names can be read only once it runs
 
 
-@pytest.mark.parametrize("place", range(PLACES))
-def test_a_sampler_of_the_host(host, place):
+@pytest.mark.parametrize("place, is_quick", long_but(
+    itertools.product(range(PLACES), (True, False)), [(place, True) for place in range(PLACES)]
+))
+def test_a_sampler_of_the_host(host, place, is_quick):
     import comfy.samplers
 
     samplers = comfy.samplers.KSampler.SAMPLERS
-    chosen = [cell for cell in matrix.covering(samplers) if cell[0] == samplers[place]]
-    assert len(chosen) >= 2
+    quick, cells = set(matrix.quick(samplers)), list(matrix.covering(samplers))
+    chosen = [cell for cell in cells if cell[0] == samplers[place] and (cell in quick) == is_quick]
+    assert chosen
     for cell in chosen:
         try:
             matrix.check(host, *cell)
         except AssertionError as error:
             raise AssertionError(f"{' '.join(map(str, cell))}: {error}") from error
+
+
+def test_the_quick_part_holds_every_sampler_family_and_setting():
+    import comfy.samplers
+
+    samplers = comfy.samplers.KSampler.SAMPLERS
+    part = list(matrix.quick(samplers))
+    assert set(part) < set(matrix.covering(samplers)) and len(part) == PLACES + 1
+    every = samplers, (*matrix.LIGHT, "sd15"), matrix.BATCHES, matrix.CFGS, matrix.GUIDANCE
+    assert [{cell[place] for cell in part} for place in range(5)] == [set(values) for values in every]
+    assert len({cell[2:] for cell in part}) == 12
 
 
 def test_the_part_holds_every_setting():

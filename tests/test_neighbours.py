@@ -12,7 +12,7 @@ import torch
 from graphs import guided, steered
 from odd_stand_ins import source_of
 from runs import close, two_models
-from test_conditions import assert_acts, both, saddle_free
+from test_conditions import assert_acts, at_one_cfg, both, saddle_free
 from variants import Setup, Variant, independent_of_step, k_sampler, sampled, unchanged, undecided
 
 
@@ -146,6 +146,9 @@ NEIGHBOURS = {
     "SelectModelDevice": Neighbour("sd3", node("SelectModelDevice", device="cpu"), at=(4.0,), seen_at=()),
     "a device that is not there": Neighbour("sd3", node("SelectModelDevice", device="gpu:7"), at=(4.0,), seen_at=()),
 }
+SLOW = (  # of a large UNet, and beside another one that patches the same places
+    "HyperTile at random", "ToMe on both", "FreeU", "SAG", "NAG", "ModelSamplingContinuousEDM",
+)
 
 
 def source(host, case):
@@ -186,7 +189,7 @@ def variants(case):
     }
 
 
-@pytest.mark.parametrize("name, cfg", [(name, cfg) for name, case in NEIGHBOURS.items() for cfg in case.at])
+@pytest.mark.parametrize("name, cfg", list(at_one_cfg(NEIGHBOURS, SLOW)))
 def test_beside_a_node_of_the_host(host, name, cfg):
     case = NEIGHBOURS[name]
     heavy = case.family.startswith(("sd15", "two"))
@@ -315,6 +318,7 @@ def test_a_video_made_frame_by_frame(host, caplog):
     assert close(twins.latent, plain.latent, 1e-3)  # a weak model is asked about the same frames, or not at all
 
 
+@pytest.mark.long  # what compiles blocks is met by test_trust.py, too
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
 def test_beside_a_compiled_model(host):
     """On one image at CFG 1, so that the host compiles once."""

@@ -26,44 +26,44 @@ ONLY_TAKEN = ("image_qwen_image_edit_2511", "image_z_image")
 
 
 @pytest.fixture(scope="module")
-def prompts():
+def official_prompts(address):
     """name -> (prompt without, prompt with our node), as the page sends them."""
     quickstart = driver.load_quickstart()
     if quickstart.find_browser() is None:
         reason = f"the official templates are not read: no {', '.join(quickstart.BROWSERS)} on the PATH"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return official.collected(quickstart, [*SAMPLED, *ONLY_TAKEN])
+    return official.collected(quickstart, address, [*SAMPLED, *ONLY_TAKEN])
 
 
 @pytest.fixture
-def guided(prompts):
+def guided(official_prompts):
     """The prompt of a template with our node; skips where the host's package has it no more."""
 
     def find(name):
-        if name not in prompts:
+        if name not in official_prompts:
             pytest.skip(f"this host has no official template {name}")
-        return prompts[name][1]
+        return official_prompts[name][1]
 
     return find
 
 
-def test_most_of_the_templates_are_there(prompts):
-    assert len(prompts) >= 6
+def test_most_of_the_templates_are_there(official_prompts):
+    assert len(official_prompts) >= 6
 
 
 @pytest.mark.parametrize("name", [*SAMPLED, *ONLY_TAKEN])
-def test_the_host_takes_our_node_in_it(host, prompts, guided, name):
+def test_the_host_takes_our_node_in_it(host, official_prompts, guided, name):
     ours = official.ours(guided(name))
-    assert ours and any(":" in key for key in ours) == any(":" in key for key in prompts[name][0])
-    assert official.added_complaints(host, *prompts[name]) == {}
+    assert ours and any(":" in key for key in ours) == any(":" in key for key in official_prompts[name][0])
+    assert official.added_complaints(host, *official_prompts[name]) == {}
 
 
-def test_a_complaint_about_our_node_is_found(host, prompts, guided):
+def test_a_complaint_about_our_node_is_found(host, official_prompts, guided):
     name = "image_z_image_turbo"
-    prompt = guided(name)
+    without, prompt = official_prompts[name][0], guided(name)
     (ours,) = official.ours(prompt)
     wrong = {**prompt, ours: {**prompt[ours], "inputs": {**prompt[ours]["inputs"], "scale": 1000.0}}}
-    assert [kind for kind, *_ in official.added_complaints(host, prompts[name][0], wrong)] == ["SaddleFreeGuidance"]
+    assert [kind for kind, *_ in official.added_complaints(host, without, wrong)] == ["SaddleFreeGuidance"]
 
 
 @pytest.mark.parametrize("name, family", SAMPLED.items())

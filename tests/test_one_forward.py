@@ -3,6 +3,7 @@
 import conditions as edits
 import pytest
 import torch
+from cases import in_turn
 from graphs import guided
 from runs import close, counts, run, two_models
 from variants import unchanged
@@ -44,9 +45,7 @@ def sampled(host, family, kind=None, *, batch=3, cfg=1.0, conditions=unchanged, 
     return latent, calls, evaluations, host.record.forwards["main"]
 
 
-@pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("family, batch, directions", list(in_turn(FAMILIES, [3, 1], [1, 2])))
 def test_one_forward_gives_what_two_calls_give(host, family, batch, directions):
     knobs = {"batch": batch, "directions": directions, "scale": 8.0}
     joined, calls, evaluations, forwards = sampled(host, family, **knobs)

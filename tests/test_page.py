@@ -8,6 +8,7 @@ import demo_server
 import page as driver
 import prompts
 import pytest
+from cases import long_but
 from pack import ROOT
 
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
@@ -23,9 +24,16 @@ def saved(name):
     return json.loads((ROOT / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_opens_whole(tab, address, name):
-    driver.open_template(tab, address, name)
+BY_ADDRESS = ("quickstart", "sdxl")
+
+
+@pytest.mark.parametrize("name, opened", long_but(
+    itertools.product(TEMPLATES, (driver.load_template, driver.open_template)),
+    [*((name, driver.load_template) for name in TEMPLATES), *((name, driver.open_template) for name in BY_ADDRESS)],
+))
+def test_a_template_opens_whole(tab, address, name, opened):
+    """From the list of templates, and through an address."""
+    opened(tab, address, name)
     shown = tab.evaluate(
         """() => ({
             types: app.rootGraph.nodes.map((node) => node.type),
@@ -44,14 +52,22 @@ def test_a_template_opens_whole(tab, address, name):
 
 
 @pytest.mark.parametrize(
-    "name, width",
-    [
-        ("quickstart", 1176), pytest.param("auto-guidance", 1200, marks=pytest.mark.long),
-        pytest.param("saddle-free-plus-auto-guidance", 1608, marks=pytest.mark.long),
-    ],
+    "name, width, steps",
+    long_but([
+        ("quickstart", 1176, 2), ("quickstart", 1176, None), ("auto-guidance", 1200, None),
+        ("saddle-free-plus-auto-guidance", 1608, None),
+    ], [("quickstart", 1176, 2)]),
 )
-def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs, name, width):
+def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_outputs, name, width, steps):
     driver.open_template(tab, address, name)
+    if steps is not None:
+        tab.evaluate(
+            """(steps) => {
+                const widgets = app.rootGraph.nodes.flatMap((node) => node.widgets ?? [])
+                for (const widget of widgets.filter((widget) => widget.name === 'steps')) widget.value = steps
+            }""",
+            steps,
+        )
     driver.run(tab)
     (node,) = driver.node_ids(tab, "SaveImage")
     (image,) = driver.outputs(tab)[node]["images"]
@@ -65,7 +81,7 @@ def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_o
 
 @pytest.mark.parametrize("path", sorted(prompts.API.glob("*.json")), ids=lambda path: path.stem)
 def test_the_api_file_of_a_template_is_what_the_page_sends(tab, address, path):
-    driver.open_template(tab, address, path.stem)
+    driver.load_template(tab, address, path.stem)
     sent = tab.evaluate("() => app.graphToPrompt()")["output"]
     sent = {name: {"class_type": node["class_type"], "inputs": node["inputs"]} for name, node in sent.items()}
     assert sent == json.loads(path.read_text(encoding="utf-8"))

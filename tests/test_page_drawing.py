@@ -36,7 +36,7 @@ WATCH_DRAWING = """() => {
 
 
 def test_the_scope_draws_every_active_call_while_the_sampler_runs(tab, address, new_outputs):
-    driver.open_template(tab, address, "scope")
+    driver.load_template(tab, address, "scope")
     tab.wait_for_selector(".saddle-free-scope p:not([hidden])")
     tab.evaluate(WATCH_DRAWING)
     driver.run(tab)

@@ -12,7 +12,7 @@ def first_release():
 
 
 def test_a_graph_of_the_first_release_keeps_its_values(tab, address):
-    driver.open_page(tab, address)
+    driver.new_workflow(tab, address)
     tab.evaluate("(graph) => app.loadGraphData(graph)", first_release())
     tab.wait_for_function("() => app.rootGraph.nodes.some((node) => node.type === 'SaddleFreeGuidance')")
     loaded = tab.evaluate(
@@ -39,7 +39,7 @@ def test_a_graph_of_the_first_release_keeps_its_values(tab, address):
 
 def test_a_new_demo_model_draws_emoji_and_a_saved_one_keeps_its_choice(tab, address):
     """Saved with one value, as the first release did, with all of them, and copied."""
-    driver.open_page(tab, address)
+    driver.new_workflow(tab, address)
     values = tab.evaluate(
         """() => {
             const read = (node) => node.widgets.map((widget) => widget.value)
@@ -68,7 +68,7 @@ def test_a_graph_with_fewer_widgets_has_the_rest_at_their_defaults(tab, address)
     node = next(node for node in graph["nodes"] if node["type"] == "SaddleFreeGuidance")
     node["widgets_values"] = node["widgets_values"][:2]
     node["inputs"] = node["inputs"][:3]
-    driver.open_page(tab, address)
+    driver.new_workflow(tab, address)
     tab.evaluate("(graph) => app.loadGraphData(graph)", graph)
     tab.wait_for_function("() => app.rootGraph.nodes.some((node) => node.type === 'SaddleFreeGuidance')")
     prompt = tab.evaluate("() => app.graphToPrompt()")["output"]

@@ -33,10 +33,10 @@ DRAWN = """([least, points]) => {
 
 @pytest.fixture
 def page(tab, address):
-    """Opens a page with nothing but a scope, of canvas or of HTML nodes; the scope's id."""
+    """Opens a workflow with nothing but a scope, of canvas or of HTML nodes; the scope's id."""
 
     def start(html):
-        driver.open_page(tab, address)
+        driver.new_workflow(tab, address)
         driver.set_setting(tab, HTML_NODES, html)
         tab.evaluate(driver.ADD_SCOPE)
         drawing(tab)
@@ -44,7 +44,6 @@ def page(tab, address):
 
     yield start
     driver.set_setting(tab, HTML_NODES, False)
-    tab.goto("about:blank")
 
 
 def drawing(tab, points=None):

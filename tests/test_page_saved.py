@@ -5,6 +5,7 @@ import json
 
 import page as driver
 import pytest
+from cases import long_but
 from PIL import Image
 from test_page import NODES
 
@@ -49,13 +50,16 @@ def of_widgets(nodes):
     return {(node, kind): values for node, kind, values in nodes}
 
 
-@pytest.mark.parametrize("template, kept", [
+@pytest.mark.parametrize("template, kept", long_but([
     ("scope", "workflow and prompt"), ("scope", "prompt alone"), ("sweep", "workflow and prompt"),
     ("saddle-free-plus-auto-guidance", "workflow and prompt"),
-])
+], [
+    ("scope", "prompt alone"), ("sweep", "workflow and prompt"),
+    ("saddle-free-plus-auto-guidance", "workflow and prompt"),
+]))
 def test_a_saved_picture_gives_every_setting_back(tab, address, output, new_outputs, tmp_path, template, kept):
     changed = CHANGED | {"seed": len(kept)}  # else what the case before has saved and removed would be cached
-    driver.open_template(tab, address, template)
+    driver.load_template(tab, address, template)
     tab.evaluate(CHANGE, [[*NODES, *OTHERS], changed])
     if template == "saddle-free-plus-auto-guidance":
         tab.evaluate(ADD_WEAKENED)
@@ -71,7 +75,7 @@ def test_a_saved_picture_gives_every_setting_back(tab, address, output, new_outp
     told = check_readable(path, before)
     if kept == "prompt alone":  # as scripts save it that send prompts
         path = without_workflow(path, told, tmp_path)
-    driver.open_page(tab, address)
+    driver.new_workflow(tab, address)
     assert of_widgets(tab.evaluate(READ, NODES)) != before
     tab.evaluate(DROP, [path.name, base64.b64encode(path.read_bytes()).decode()])
     tab.wait_for_function(

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from cases import in_turn
 from graphs import guided, steered
 from runs import two_models
 from variants import Variant, sampled
@@ -52,10 +53,9 @@ CASES = {  # sampler, sigmas, how often sigma rises from one call to the next
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("batch, cfg", [(1, 4.0), (3, 1.0)])
-def test_a_raised_sigma_is_guided_like_any_other(host, name, batch, cfg):
-    made, sigmas, raised = CASES[name]
+@pytest.mark.parametrize("name, setting", list(in_turn(CASES, [(1, 4.0), (3, 1.0)])))
+def test_a_raised_sigma_is_guided_like_any_other(host, name, setting):
+    (batch, cfg), (made, sigmas, raised) = setting, CASES[name]
     of = partial(Variant, sampler=partial(custom, made=made, sigmas=sigmas))
     window = {"start_percent": 0.3, "end_percent": 0.8}
     found = sampled(host, two_models("demo", host), {
@@ -98,10 +98,10 @@ def test_a_step_is_a_fall_of_sigma(host, every, probes):
     assert (found["run"].calls, found["run"].main) == (5, 5 + probes)
 
 
-@pytest.mark.parametrize("refresh_every", [1, 4])
-@pytest.mark.parametrize("batch, cfg", [(1, 4.0), (3, 1.0)])
-def test_a_latent_that_grows_is_searched_anew(host, refresh_every, batch, cfg):
+@pytest.mark.parametrize("refresh_every, setting", list(in_turn([1, 4], [(1, 4.0), (3, 1.0)])))
+def test_a_latent_that_grows_is_searched_anew(host, refresh_every, setting):
     """From 32 to 64 pixels in two steps: each new size is probed at once, along a random direction."""
+    batch, cfg = setting
 
     def upscale(graph):
         return graph.add("SamplerLCMUpscale", scale_ratio=2.0, scale_steps=2, upscale_method="bilinear")

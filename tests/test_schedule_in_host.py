@@ -5,14 +5,16 @@ import importlib
 
 import pytest
 import torch
+from cases import in_turn, long_but
 from conditions import per_image
 from graphs import branches, demo, guided
 from runs import counts, run, two_models
 
 
-@pytest.mark.parametrize(
-    "sampler, steps", [("euler", 16), ("euler", 32), ("euler", 64), ("heun", 16), ("heun", 32), ("dpmpp_2m", 32)]
-)
+@pytest.mark.parametrize("sampler, steps", long_but(
+    [("euler", 16), ("euler", 32), ("euler", 64), ("heun", 16), ("heun", 32), ("dpmpp_2m", 32)],
+    [("euler", 16), ("euler", 64), ("heun", 16), ("dpmpp_2m", 32)],
+))
 def test_a_picture_takes_a_few_evaluations_more_whatever_the_steps(host, sampler, steps):
     host.latents(branches(
         demo(), {"plain": None, "guided": {"refresh_every": 0, "scale": 4.0}}, sampler=sampler, steps=steps,
@@ -30,12 +32,14 @@ def undecided(graph, model, weak=None):
     return graph.add("TestUndecided", model=model, amount=3.0)
 
 
-@pytest.mark.parametrize("family", ["sd15", "sd3", "sd35", "flux", "wan", "ltxav"])
-@pytest.mark.parametrize("batch, cfg", [(1, 4.0), (3, 1.0)])
-def test_every_family_is_probed_a_few_times_and_the_same_twice(host, family, batch, cfg):
+@pytest.mark.parametrize(
+    "family, setting", list(in_turn(["sd15", "sd3", "sd35", "flux", "wan", "ltxav"], [(1, 4.0), (3, 1.0)]))
+)
+def test_every_family_is_probed_a_few_times_and_the_same_twice(host, family, setting):
     def probed(graph, model, weak):
         return guided(graph, undecided(graph, model), refresh_every=0)
 
+    batch, cfg = setting
     sampling = {"batch": batch, "cfg": cfg, "steps": 4, "scheduler": "karras", "sampler": "heun"}
     latents, costs = [], []
     for change in (undecided, probed, probed):
@@ -47,7 +51,7 @@ def test_every_family_is_probed_a_few_times_and_the_same_twice(host, family, bat
     assert costs[1][0] == calls and 1 <= costs[1][1] - plain <= calls * ROUNDS
 
 
-@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("directions", long_but([1, 2], [2]))
 def test_images_that_are_due_are_probed_without_the_others_as_if_alone(host, directions):
     variants = {"plain": None, "guided": {"refresh_every": 0, "scale": 2.0, "directions": directions}}
     sampling = {"steps": 32, "scheduler": "karras"}

@@ -1,9 +1,8 @@
 """Saddle-Free Guidance, Auto-Guidance and the host's own guidance on one model."""
 
-import itertools
-
 import pytest
 import torch
+from cases import in_turn
 from graphs import guided, steered
 from runs import close, counts, run, two_models
 
@@ -41,8 +40,7 @@ NEIGHBOURS = {
 }
 
 
-@pytest.mark.parametrize("batch, cfg", list(itertools.product((1, 3), (1.0, 4.0))))
-@pytest.mark.parametrize("family", ["demo", "sd3", "flux", "wan"])
+@pytest.mark.parametrize("family, batch, cfg", list(in_turn(["demo", "sd3", "flux", "wan"], [1, 3], [1.0, 4.0])))
 def test_the_order_of_the_two_does_not_matter(host, family, batch, cfg):
     source = two_models(family, host)
     common = {"batch": batch, "cfg": cfg, "steps": 4}
@@ -74,8 +72,7 @@ def test_both_corrections_are_added(host, family):
     assert (auto - plain).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
-@pytest.mark.parametrize("name", NEIGHBOURS)
+@pytest.mark.parametrize("name, cfg", list(in_turn(NEIGHBOURS, [1.0, 4.0])))
 def test_beside_the_guidance_of_the_host(host, name, cfg):
     family, neighbour = NEIGHBOURS[name]
     source = two_models(family, host)
@@ -103,9 +100,11 @@ def test_beside_the_guidance_of_the_host(host, name, cfg):
     assert not close(both, lone, 0.01)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
-@pytest.mark.parametrize("family, cfg", [("demo", 1.0), ("demo", 4.0), ("sd3", 4.0)])
-def test_no_model_is_evaluated_twice_at_one_point(host, family, cfg, sampler):
+@pytest.mark.parametrize(
+    "sampler, model", list(in_turn(["euler", "heun", "dpmpp_2m"], [("demo", 1.0), ("demo", 4.0), ("sd3", 4.0)]))
+)
+def test_no_model_is_evaluated_twice_at_one_point(host, model, sampler):
+    family, cfg = model
     run(host, two_models(family, host), "both", saddle_free_first, cfg=cfg, batch=3, steps=5, sampler=sampler)
     calls, main, weak = counts(host)
     points = host.record.points

@@ -14,6 +14,7 @@ import template_page
 import template_recipes
 import template_stand_ins
 import torch
+from cases import long_but
 from host import failure
 from pack import ROOT
 from PIL import Image
@@ -40,6 +41,12 @@ WITHOUT_LOADERS = {
 SMALL = {"steps": 2, "width": 64, "height": 64, "length": 5}  # at most
 SEVERAL = ("GuidanceSweep", "GuidanceVariations")  # nodes that sample several times, and give the latents second
 DEMO_STEPS = 8  # after fewer steps the demo model has not been undecided yet
+DEMO = [
+    name for name, workflow in WORKFLOWS.items()
+    if any(node["type"] == "SaddleFreeDemoModel" for node in workflow["nodes"])
+]
+LARGE = "qwen-image-edit"  # its encoding node makes a picture of a megapixel of what it is given
+UNDECIDED = ("scope", "refiner-hand-over")  # of them, those that run without --all until guidance acts
 SAVED = {  # prefix of the files, how many of them, and their size
     "auto-guidance": {"auto-guidance": (1, (1200, 384))},
     "auto-guidance-checkpoints": {
@@ -205,11 +212,9 @@ def without_text_encoder(prompt, family):
             prompt[key] = {"class_type": "TestConditioning", "inputs": {"family": family, "seed": int(key)}}
 
 
-def reduced(prompt):
+def reduced(prompt, steps):
     """A prompt with few steps and small pictures, whose samplers are watched and whose latents are kept by node."""
-    small, most = copy.deepcopy(prompt), dict(SMALL)
-    if any(node["class_type"] == "SaddleFreeDemoModel" for node in prompt.values()):
-        most["steps"] = DEMO_STEPS
+    small, most = copy.deepcopy(prompt), SMALL | {"steps": steps}
     for key, node in prompt.items():
         inputs = small[key]["inputs"]
         if node["class_type"] != "ImageScale":
@@ -247,11 +252,11 @@ def frames(path):
         return [frame.to_image() for frame in video.decode(video=0)]
 
 
-@pytest.mark.parametrize(
-    # The first is also made at full length, by quickstart.py and from the page.
-    "name", [pytest.param(name, marks=pytest.mark.long if name == "quickstart" else ()) for name in WORKFLOWS],
-)
-def test_it_makes_its_pictures(host, to_prompt, name):
+@pytest.mark.parametrize("name, steps", long_but(
+    [*((name, SMALL["steps"]) for name in WORKFLOWS if name not in UNDECIDED), *((name, DEMO_STEPS) for name in DEMO)],
+    [(name, DEMO_STEPS if name in UNDECIDED else SMALL["steps"]) for name in WORKFLOWS if name != LARGE],
+))
+def test_it_makes_its_pictures(host, to_prompt, name, steps):
     prompt = to_prompt(WORKFLOWS[name])
     if name in WITHOUT_TEXT_ENCODER:
         without_text_encoder(prompt, WITHOUT_TEXT_ENCODER[name])
@@ -259,20 +264,19 @@ def test_it_makes_its_pictures(host, to_prompt, name):
         small = small_prompts.reduced(host, small_prompts.with_stand_ins(host, prompt, WITHOUT_LOADERS[name]))
         executor = host.run(small_prompts.watched(host, small))
     else:
-        executor = host.run(reduced(prompt))
+        executor = host.run(reduced(prompt, steps))
     assert executor.success, failure(executor)
-    check_latents(name, prompt, host.record)
+    check_latents(name, prompt, host.record, undecided=steps == DEMO_STEPS)
     shown = executor.history_result["outputs"].values()
     check_files(host, name, [file for output in shown for file in output.get("images", []) if file["type"] == "output"])
 
 
-def check_latents(name, prompt, record):
-    """Finite latents; an evaluation a sigma without guidance, more where it searches; trained, other pictures.
+def check_latents(name, prompt, record, undecided):
+    """Finite latents; an evaluation a sigma without guidance, more where it searches; where undecided, other pictures.
 
     After the few steps of the others it has not looked yet.
     """
-    branches, demo = [], any(node["class_type"] == "SaddleFreeDemoModel" for node in prompt.values())
-    searched = 0
+    branches, searched = [], 0
     for key, latent in record.latents.items():
         for part in latent.unbind() if latent.is_nested else [latent]:
             assert part.isfinite().all() and part.std() > 0
@@ -280,26 +284,26 @@ def check_latents(name, prompt, record):
             counts = Counter(record.evaluations[key])
             extra = sum(counts.values()) - len(counts)
             searched += extra
-            least = 2 if demo and name not in PASSES else 0
+            least = 2 if undecided and name not in PASSES else 0
             assert extra == 0 if not is_guided(prompt, prompt[key]) else extra >= least
         if prompt[key]["class_type"] == "GuidanceVariations":
-            check_variations(latent, prompt[key]["inputs"], demo)
+            check_variations(latent, prompt[key]["inputs"], undecided)
             continue
         count = len(prompt[key]["inputs"].get("values", "1").split(","))
         handed_over = prompt[key]["inputs"].get("return_with_leftover_noise") == "enable"  # before it has looked
         branches += [] if latent.is_nested or handed_over else latent.chunk(count)
-    assert record.latents and (searched >= 2 or name not in PASSES)
-    if demo:
+    assert record.latents and (searched >= 2 or name not in PASSES or not undecided)
+    if undecided:
         assert not any(torch.equal(one, other) for one, other in itertools.combinations(branches, 2))
 
 
-def check_variations(latents, knobs, demo):
-    """Of each image its plain picture and `count` variations, the nearest first; of some trained ones, all others."""
+def check_variations(latents, knobs, undecided):
+    """Of each image its plain picture and `count` variations, the nearest first; of some undecided ones, all others."""
     assert knobs["plain_first"] and knobs["order"] == "nearest first"
     rows = latents.unflatten(0, (-1, knobs["count"] + 1))
     far = (rows - rows[:, :1]).flatten(2).square().mean(dim=2).sqrt()
     assert (far.diff(dim=1) >= 0).all()
-    assert not demo or (far[:, 1:].amin(dim=1) > 0.05).any()
+    assert not undecided or (far[:, 1:].amin(dim=1) > 0.05).any()
 
 
 def check_files(host, name, files):

@@ -11,6 +11,7 @@ import recipes
 import students
 import torch
 import train_demo
+from cases import long_but
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -43,7 +44,7 @@ def trained(model, folder, data, steps=6):
     return [load_file(folder / f"{name}.safetensors") for name in NAMES[model]]
 
 
-@pytest.mark.parametrize("model", ["digits", "emoji"])
+@pytest.mark.parametrize("model", long_but(["digits", "emoji"], ["digits"]))
 def test_training_resumes_where_it_stopped(tmp_path, monkeypatch, few, model):
     whole = trained(model, tmp_path / "whole", few)
     step = students.Student.step

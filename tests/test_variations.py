@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from cases import long_but
 from graphs import Graph, guided, output, sample
 from host import failure
 
@@ -60,8 +61,9 @@ def apart(one, other):
     return (one - other).square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("plain_first", [False, True])
+@pytest.mark.parametrize(
+    "batch, plain_first", long_but(itertools.product((1, 3), (False, True)), [(3, False), (1, True)])
+)
 def test_each_variation_is_what_the_nodes_by_hand_make(host, batch, plain_first):
     images, latents, lines = made(host, variations(batch, guidance_seed=5, plain_first=plain_first, directions=2))
     expected = [by_hand(host, batch, scale=8.0, guidance_seed=seed, directions=2) for seed in (5, 6, 7)]
@@ -105,9 +107,9 @@ def evaluations(host, executor, prompt):
     return host.record.evaluations["variations"]
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("order", ORDERS[1:])
-@pytest.mark.parametrize("plain_first", [False, True])
+@pytest.mark.parametrize("plain_first, order, batch", long_but(
+    itertools.product((False, True), ORDERS[1:], (1, 3)), [(False, ORDERS[1], 3), (True, ORDERS[2], 1)],
+))
 def test_they_are_ranked_by_distance_from_the_first(host, batch, order, plain_first):
     """Of each image by itself; only the order differs, of pictures, latents and lines alike."""
     common = {"count": 5, "directions": 2, "plain_first": plain_first}
