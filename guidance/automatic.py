@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, REACH, SILENT, WIDEST, assumed_noise, gaussian, side
+from ..curvature import APART, LEAST, REACH, SILENT, WIDEST, assumed_noise, gaussian, side
 from .call import Question, length
 from .run import Past, Run
 from .search import Search
@@ -67,7 +67,7 @@ class Automatic(Search):
         return error if self.follows else error + (self.shared * gain).square() / max(self.guide.certainty, 1)
 
     def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
-        """Length of the noise in a response, in units of std, [b]; `shared` is what is left of it after a filter."""
+        """Length of the noise in a response, in units of std, [b]; `shared` is what a filter leaves of it."""
         self.shared = super().noise_of(picked, asked, told)
         return torch.fmax(self.noise()[picked], self.shared) if self.is_loud else self.shared
 
@@ -204,10 +204,7 @@ class Automatic(Search):
         self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
 
     def _per_step(self, then: Past) -> tuple[Tensor, Tensor]:
-        """What sampling since a call did to the prediction, for a step of REACH in every value, [B, N], and |J|, [B].
-
-        Less the noise of both predictions, if it is loud.
-        """
+        """What sampling since then did to the prediction, for a step of REACH in every value, [B, N], and |J|, [B]."""
         moved = self.masked(self.rows / self.alpha[:, None] - then.y)
         changed = self.masked(self.denoised - then.denoised)
         fallen = then.sigma_hat / self.sigma_hat
@@ -224,9 +221,13 @@ class Automatic(Search):
         return start, fallen.clamp(min=1) * scale * torch.linalg.vector_norm(changed, dim=1)
 
     def _above_noise(self, start: Tensor) -> Tensor:
-        """A start [B, N] of WIDEST or more: of twice the noise, within a step of WIDEST in every value."""
-        wanted = torch.minimum(2 * self.noise()[:, None], WIDEST / REACH * length(start)).clamp(min=WIDEST)
-        return start * (wanted / length(start)).clamp(min=1)
+        """A start [B, N] so long that the noise to expect adds no more than LEAST to a quotient, if WIDEST is enough.
+
+        Twice the noise, if a step of WIDEST in every value gives as much.
+        """
+        enough = (self.assumed()[:, None] / math.sqrt(max(self.guide.certainty, 1) * LEAST)).clamp(REACH, WIDEST)
+        twice = torch.minimum(2 * self.noise()[:, None], WIDEST / REACH * length(start))
+        return start * (torch.maximum(enough, twice) / length(start)).clamp(min=1)
 
     def _start(self, images: list[int], once_more: bool = False) -> Tensor:
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.

@@ -242,7 +242,7 @@ def test_guidance_acts_in_every_format_and_nearly_as_in_float32(host, monkeypatc
     drawn = host.latents(prompt)
     assert all(value.shape == (batch, 3, 64, 64) and value.isfinite().all() for value in drawn.values())
     assert torch.equal(drawn["off"], drawn["plain"])
-    if name != "bfloat16":  # where 8 steps are too few to tell a saddle from the noise
+    if (name, model, batch) != ("bfloat16", FEW, 1):  # where the only picture's saddle is not seen through the noise
         assert (drawn["on"] - drawn["plain"]).square().mean().sqrt() > 0.02
     apart = (drawn["plain"] - exact[model, batch]["plain"]).square().mean().sqrt()
     assert apart == 0 if name == "float32" else 0 < apart < 0.1
