@@ -143,7 +143,7 @@ def work(rows, arguments):
     ]
 
 
-def found(rows, arguments):
+def measured_rows(rows, arguments):
     """Row's name -> column -> values over the seeds, of the rows that have been measured."""
     lines, values = results.read(arguments.results), {}
     for asked, _ in work(rows, arguments):
@@ -177,9 +177,9 @@ def report(arguments):
         results.forget(arguments.results, todo)
     if not arguments.print:
         results.measure(arguments.results, todo)
-    text = table(found(rows, arguments), arguments.seeds)
-    about = f"{arguments.samples} pictures a seed, {arguments.seeds} seeds, `{arguments.sampler}`"
-    print(f"\n{arguments.model}, {arguments.task}, {arguments.steps} steps, {arguments.dtype}, {about}\n\n{text}")
+    text = table(measured_rows(rows, arguments), arguments.seeds)
+    about = f"{arguments.samples} pictures a seed, {arguments.seeds} seeds, `{arguments.sampler}`, {arguments.dtype}"
+    print(f"\n{arguments.model}, {arguments.task}, {arguments.steps} steps, {about}\n\n{text}")
     for page in arguments.write:
         mark = f"{arguments.model}, {arguments.task}, {arguments.steps} steps"
         results.write_between(page, mark, f"{about[0].upper()}{about[1:]}:\n\n{text}")

@@ -29,8 +29,8 @@ STEPS = (8, 24)
 
 def arguments_of(options, steps, **more):
     """What quality.py measures the page's rows with."""
-    given = ["--model", "emoji", "--task", "conditional", "--samples", str(options.samples), "--seeds", str(options.seeds)]
-    arguments = quality.parsed(given)
+    given = ["--model", "emoji", "--task", "conditional", "--dtype", "bfloat16"]
+    arguments = quality.parsed([*given, "--samples", str(options.samples), "--seeds", str(options.seeds)])
     return argparse.Namespace(**(vars(arguments) | {"steps": steps, "again": options.again} | more))
 
 
@@ -64,7 +64,7 @@ def write_table(options):
             results.forget(arguments.results, [each for each in work if "saddle-free" in each[0]["row"]])
         if not options.print:
             results.measure(arguments.results, work)
-        found = quality.found(rows, arguments)
+        found = quality.measured_rows(rows, arguments)
         for row in ROWS.values():
             cells = [
                 results.cell(found[row][column], quality.DIGITS.get(column, 2)) if row in found else "not measured yet"
@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--print", action="store_true", help="write the table from what has been measured, and measure nothing")
     parser.add_argument("--again", action="store_true", help="measure the rows with saddle-free guidance anew")
     parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     if not (options.table or options.print):
         write_sheets(options)

@@ -267,9 +267,9 @@ class Automatic(Search):
         picked = self.index(images)
         told = self._told(answer, picked)
         self.evaluations[images] += len(displacements)
-        again = self._worth_more(picked, displacements, told)
-        once = [place for place, more in enumerate(again) if not more]
-        twice = [place for place, more in enumerate(again) if more]
+        worth = self._worth_more(picked, displacements, told)
+        once = [place for place, more in enumerate(worth) if not more]
+        twice = [place for place, more in enumerate(worth) if more]
         if once:
             local, there = self.index(once), [images[place] for place in once]
             yield from self._conclude(there, displacements[None, :, local], told[None, :, local])

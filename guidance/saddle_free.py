@@ -105,11 +105,11 @@ class SaddleFree:
         """Whether a call has ended since the run began."""
         return self._run is not None
 
-    def again(
+    def last_correction(
         self, *, alpha: float | Tensor, std: float | Tensor, dtype: torch.dtype, strength: float | Tensor | None = None
     ) -> Tensor:
-        """The correction [B, ...] of the last call once more, for a sampler that asks twice at one place."""
-        assert self._run is not None, "again() comes after a call"
+        """The correction [B, ...] that the last call would make now, for a sampler that asks twice at one place."""
+        assert self._run is not None, "last_correction() comes after a call"
         sigma_hat = torch.as_tensor(std / alpha, dtype=self._run.ahead.dtype, device=self._run.ahead.device)
         return self._push(self._run, sigma_hat, dtype, strength)
 

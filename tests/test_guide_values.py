@@ -53,7 +53,7 @@ def test_a_sampler_that_asks_twice_at_one_place_gets_the_same_push():
         x = sigma * noise()
         guided = guide(Asked(exact, sigma), x, alpha=1.0, std=sigma)
     assert guide.begun and guide.trace.push[-1].min() > 0
-    again = guide.again(alpha=torch.ones(3), std=torch.full((3,), sigma), dtype=torch.float64)
+    again = guide.last_correction(alpha=torch.ones(3), std=torch.full((3,), sigma), dtype=torch.float64)
     assert torch.allclose(again, guided - exact(x, sigma), atol=1e-6) and len(guide.trace) == 18
 
 

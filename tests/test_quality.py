@@ -148,12 +148,13 @@ def test_the_table_is_written_between_its_marks_and_nothing_else_is_changed(tmp_
     asked = arguments(tmp_path, "--rows", "no guidance", "--write", str(page))
     asked.print = True
     quality.report(asked)
-    assert page.read_text().splitlines()[2:5] == ["16 pictures a seed, 2 seeds, `euler`:", "", "Not measured yet."]
+    written = page.read_text().splitlines()[2:5]
+    assert written == ["16 pictures a seed, 2 seeds, `euler`, float32:", "", "Not measured yet."]
     asked.print = False
     for _ in range(2):
         quality.report(asked)
         assert page.read_text().splitlines() == [
-            "above", "<!-- emoji, unconditional, 8 steps -->", "16 pictures a seed, 2 seeds, `euler`:", "",
+            "above", "<!-- emoji, unconditional, 8 steps -->", "16 pictures a seed, 2 seeds, `euler`, float32:", "",
             "| | FD | recall |", "|---|---|---|", "| no guidance | 2.00 | 0.500 |",
             "<!-- end of emoji, unconditional, 8 steps -->", "below",
         ]

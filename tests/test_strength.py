@@ -33,7 +33,7 @@ def corrections(every, strength=None, again=None):
         except StopIteration as end:
             found.append(end.value)
         if again is not None:
-            found[-1] = guide.again(alpha=1.0, std=sigma, dtype=torch.float64, strength=again)
+            found[-1] = guide.last_correction(alpha=1.0, std=sigma, dtype=torch.float64, strength=again)
     return torch.stack(found), guide.trace
 
 

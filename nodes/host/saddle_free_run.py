@@ -101,7 +101,7 @@ class SaddleFreeRun(GuidedRun):
         if self.repeated and self.guide is not None and self.guide.begun:
             alpha, std = self._coordinates(args)
             dtype, strength = args["denoised"].dtype, self._strength(args)
-            return self.frames.apart(self.guide.again(alpha=alpha, std=std, dtype=dtype, strength=strength))
+            return self.frames.apart(self.guide.last_correction(alpha=alpha, std=std, dtype=dtype, strength=strength))
         call, points = self._ask(args)
         self.call = None
         main = self.predictions.main(args)
