@@ -34,7 +34,6 @@ class Automatic(Search):
     def __init__(self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor) -> None:
         super().__init__(guide, run, x, alpha, std)
         self.start = run.start
-        self.everyone = torch.arange(len(self.rows), device=self.rows.device)
         self.sides = torch.ones_like(self.std)  # of a first probe, to which a push goes
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
         self.follows = False  # whether a direction is of another call than the probe along it
@@ -74,20 +73,18 @@ class Automatic(Search):
     @property
     def is_loud(self) -> bool:
         """Whether an answer's noise must be expected to be more than half as long as the longest straight probe."""
-        expected = assumed_noise(self.guide.dtype, self.rows.shape[1])
-        return not self.is_exact and 2 * expected > WIDEST
-
-    def _filtered(self, values: Tensor, noise: Tensor, picked: Tensor) -> Tensor:
-        """Values [directions, b, N] less noise of a length [b], if it is loud; errors cover what is left of it.
-
-        The quietest rings tell how loud it is, so that little of the values goes.
-        """
-        return self.cleaned(values, noise[None, :, None], picked, SILENT) if self.is_loud else values
+        return not self.is_exact and 2 * assumed_noise(self.guide.dtype, self.rows.shape[1]) > WIDEST
 
     def _told(self, answer: Tensor, picked: Tensor) -> Tensor:
-        """J times the displacements of a search, [directions, b, N], from the predictions there."""
-        noise = math.sqrt(2) * (self.noise() * self.std)[picked]  # of two predictions
-        return self._filtered(self.response(answer, picked), noise, picked)
+        """J times the displacements of a search, [directions, b, N], from the predictions there; if loud, less noise.
+
+        The quietest rings tell how loud it is, so that little of the response goes; errors cover what is left of it.
+        """
+        told = self.response(answer, picked)
+        if not self.is_loud:
+            return told
+        noise = math.sqrt(2) * self.noise() * self.std  # of two predictions
+        return self.cleaned(told, noise[None, picked, None], picked, SILENT)
 
     def _begun_toward(self, picked: Tensor, asked: Tensor) -> Tensor:
         return self.sides[picked, None] * super()._begun_toward(picked, asked)
@@ -146,11 +143,13 @@ class Automatic(Search):
             there = [images[place] for place in much]
             yield from self._look(there, self._start(there))
 
-    def _then(self, picked: Tensor) -> Past:
-        """The call before that is APART from now, [b]."""
-        assert self.run.near is not None and self.run.far is not None
-        near, far = self.run.near[picked], self.run.far[picked]
-        return far.where((near.sigma_hat >= APART * self.sigma_hat[picked]) | ~far.sigma_hat.isfinite(), near)
+    def _then(self, picked: Tensor | None = None) -> Past:
+        """The call before that is APART from now, of the images picked or of all."""
+        near, far, sigma_hat = self.run.near, self.run.far, self.sigma_hat
+        assert near is not None and far is not None
+        if picked is not None:
+            near, far, sigma_hat = near[picked], far[picked], sigma_hat[picked]
+        return far.where((near.sigma_hat >= APART * sigma_hat) | ~far.sigma_hat.isfinite(), near)
 
     def _beyond(
         self, images: list[int], picked: Tensor
@@ -198,7 +197,7 @@ class Automatic(Search):
         if not self.is_exact and run.near is not None and run.last is not None:
             # Over a longer way the noise of two predictions is little beside what has changed. That of this one is in
             # every response, too, with the other sign: it makes quotients smaller, never larger.
-            then = self._then(self.everyone)
+            then = self._then()
             found, norm = self._per_step(then)
             self.start, norm = self._above_noise(found), norm * run.last[1] / then.sigma_hat
         self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
@@ -208,8 +207,9 @@ class Automatic(Search):
         moved = self.masked(self.rows / self.alpha[:, None] - then.y)
         changed = self.masked(self.denoised - then.denoised)
         fallen = then.sigma_hat / self.sigma_hat
-        noise = self.noise() * self.sigma_hat * torch.hypot(torch.ones_like(fallen), fallen)
-        changed = self._filtered(changed[None], noise, self.everyone)[0]
+        if self.is_loud:
+            noise = self.noise() * self.sigma_hat * torch.hypot(torch.ones_like(fallen), fallen)
+            changed = self.cleaned(changed[None], noise[None, :, None], self.index(list(range(len(fallen)))), SILENT)[0]
         lengths = torch.linalg.vector_norm(moved, dim=1)
         known = (lengths > 0) & lengths.isfinite()
         scale = torch.where(known, self.size.sqrt() / lengths, 0)  # [B]
