@@ -36,13 +36,16 @@ def covering(samplers):
                 yield sampler, family, batch, cfg, guidance
 
 
+WITH_HEAVY = 33  # of the samplers: where SD1.5 is cheapest, one picture at CFG 1 with saddle-free guidance alone
+
+
 def quick(samplers):
     """Of those one light family for each sampler in turn, and SD1.5 once; still every setting."""
     for row, sampler in enumerate(samplers):
         light, *others = [cell for cell in covering(samplers) if cell[0] == sampler]
         other, *heavy = others
         yield other if row // 2 % 2 else light
-        yield from heavy if row == 33 else ()
+        yield from heavy if row == WITH_HEAVY else ()
 
 
 def guide(kind, off=False):
