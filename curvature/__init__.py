@@ -9,6 +9,8 @@ from .precision import (
     SILENT,
     WIDEST,
     assumed_noise,
+    balanced_reach,
+    filtered,
     noise_along,
     noise_in_responses,
     reach,
@@ -19,5 +21,6 @@ from .starts import by_chance, gaussian, side
 
 __all__ = [
     "APART", "EXACT", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule", "assumed_noise",
-    "by_chance", "gaussian", "noise_along", "noise_in_responses", "rayleigh_ritz", "reach", "side", "without_noise",
+    "balanced_reach", "by_chance", "filtered", "gaussian", "noise_along", "noise_in_responses", "rayleigh_ritz",
+    "reach", "side", "without_noise",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 from .starts import radial_frequency
 
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
-REACH = 0.25  # of the noise level: along one direction D is straight to within 4% at J = 2, as tanh is
+REACH, BEND = 0.25, 0.04  # of the noise level: so far D is straight to within BEND along a direction of J = 2, as tanh
 WIDEST = 1.0
 # A ring of n values of noise has more than 1 + 5 sqrt(2 / n) + 25 / n times its power in 1 of 270,000 cases at most
 # (Laurent and Massart, Annals of Statistics 28, 2000, lemma 1).
@@ -33,6 +33,15 @@ def reach(noise: float | Tensor) -> Tensor:
     noise: length of the error of an answer in units of std, a float or [B].
     """
     return (2 * torch.as_tensor(noise)).clamp(REACH, WIDEST)
+
+
+def balanced_reach(noise: Tensor) -> Tensor:
+    """How far to probe in units of std, so that noise and bend make the same error in a quotient; at least REACH.
+
+    noise: length of the error of an answer in units of std, [B]. Over a length d that error is (noise / d)^2, and what
+    bends makes one of BEND (d / REACH)^2.
+    """
+    return (REACH * noise / math.sqrt(BEND)).sqrt().clamp(min=REACH)
 
 
 def noise_in_responses(displacements: Tensor, responses: Tensor) -> Tensor:
@@ -66,7 +75,12 @@ def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
 
 
 def without_noise(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> Tensor:
-    """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter of their radial spectrum.
+    """Pictures [R, C, ..., H, W] less the white noise in them; the arguments of `filtered`."""
+    return filtered(values, noise, quietest)[0]
+
+
+def filtered(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> tuple[Tensor, Tensor]:
+    """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter, and the length of what stays, [R].
 
     noise: its standard deviation in a value, [R]. What is undecided is mostly broad, and the noise is not: a ring of
     frequencies keeps as much as its power exceeds that of noise (Wiener, Extrapolation, Interpolation and Smoothing of
@@ -74,7 +88,7 @@ def without_noise(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> 
     Values without a height and a width are returned as they are.
     """
     if values.ndim < 4:
-        return values
+        return values, noise * math.sqrt(values[0].numel())
     spectrum = torch.fft.fft2(values.float(), norm="ortho")
     power = spectrum.abs().square().reshape(len(values), -1, *values.shape[-2:]).mean(dim=1).flatten(1)  # [R, H * W]
     ring = radial_frequency(values.shape[-2:], values.device).round().long().flatten()
@@ -86,9 +100,9 @@ def without_noise(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> 
     level = torch.minimum(torch.maximum(measured, LOW**2 * level), HIGH**2 * level)
     chance = 1 + ERRORS * (2 / values_in).sqrt() + ERRORS**2 / values_in
     kept = torch.where(mean > chance * level, 1 - level / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0)
+    left = (kept.square() * values_in * level).sum(dim=1).sqrt()  # each ring is there once
     kept = kept.index_select(1, ring).reshape(-1, *[1] * (values.ndim - 3), *values.shape[-2:])
-    cleaned: Tensor = torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values)
-    return cleaned
+    return torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values), left.to(noise)
 
 
 def _cross_power(noise: Tensor, directions: Tensor, axes: tuple[int, ...] | None) -> Tensor:

@@ -77,6 +77,7 @@ class ProbeSchedule:
         and proves: whether that is certain, so that the test is not counted; booleans of the length of picked.
         """
         def put(values: Tensor) -> Tensor:
+            """The booleans of `picked` in their places, [B], False elsewhere."""
             return torch.zeros_like(self.found).index_copy(0, picked, values)
 
         silent = put(~tells)

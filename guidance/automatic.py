@@ -1,6 +1,5 @@
 """The automatic search of one call: an image is probed where sigma and what is known of its curvature say so."""
 
-import math
 from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,22 +7,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, LEAST, REACH, SILENT, WIDEST, assumed_noise, gaussian, side
+from ..curvature import REACH, WIDEST, gaussian, side
 from .call import Question, length
-from .run import Past, Run
-from .search import Search
+from .own_steps import OwnSteps
+from .run import Run
 
 if TYPE_CHECKING:
     from .saddle_free import SaddleFree
 
-STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 # Of the noise, what is longer beyond a Gaussian's answer is none: in full precision, where a network of many layers
 # rounds more often than once, and in half precision where no filter can take the noise out.
 BEYOND_EXACT, BEYOND = 30.0, 3.0
 LITTLE = 0.3  # of what a Gaussian explains: more than that, and two rounds from the sampler's own step find more
 
 
-class Automatic(Search):
+class Automatic(OwnSteps):
     """Probes where it is worth it.
 
     One evaluation first tests whether the density can be told from a Gaussian; where it cannot, no saddle is open.
@@ -33,16 +31,13 @@ class Automatic(Search):
 
     def __init__(self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor) -> None:
         super().__init__(guide, run, x, alpha, std)
-        self.start = run.start
         self.sides = torch.ones_like(self.std)  # of a first probe, to which a push goes
-        self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
-        self.follows = False  # whether a direction is of another call than the probe along it
 
     def evaluate(self) -> Generator[Question, Tensor, torch.dtype]:
         """Yields rows and the image of each, takes the predictions there; returns the dtype of these."""
         told = yield self.x, list(range(len(self.x)))
         self.denoised = told.to(self.rows.dtype).flatten(1)
-        self._learn_from_step()
+        self.learn_from_step()
         followed, once_more, tests, search = self._due()
         if followed:
             yield from self._follow(followed, self.reach()[self.index(followed)])
@@ -52,39 +47,8 @@ class Automatic(Search):
             yield from self._test(tests)
         if search:
             yield from self._look(search, self._start(search))
-        self._remember()
+        self.remember()
         return told.dtype
-
-    def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
-        """A standard error of the quotients, [directions, b].
-
-        The noise in a direction may agree with that in the response: both hold that of the prediction at x, and where x
-        is rounded more coarsely than it is probed, most of the rest. certainty times a share of its square covers that.
-        A direction that is followed is of another call.
-        """
-        error = super().error(picked, noise, coloured, gain)
-        return error if self.follows else error + (self.shared * gain).square() / max(self.guide.certainty, 1)
-
-    def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
-        """Length of the noise in a response, in units of std, [b]; `shared` is what a filter leaves of it."""
-        self.shared = super().noise_of(picked, asked, told)
-        return torch.fmax(self.noise()[picked], self.shared) if self.is_loud else self.shared
-
-    @property
-    def is_loud(self) -> bool:
-        """Whether an answer's noise must be expected to be more than half as long as the longest straight probe."""
-        return not self.is_exact and 2 * assumed_noise(self.guide.dtype, self.rows.shape[1]) > WIDEST
-
-    def _told(self, answer: Tensor, picked: Tensor) -> Tensor:
-        """J times the displacements of a search, [directions, b, N], from the predictions there; if loud, less noise.
-
-        The quietest rings tell how loud it is, so that little of the response goes; errors cover what is left of it.
-        """
-        told = self.response(answer, picked)
-        if not self.is_loud:
-            return told
-        noise = math.sqrt(2) * self.noise() * self.std  # of two predictions
-        return self.cleaned(told, noise[None, picked, None], picked, SILENT)
 
     def _begun_toward(self, picked: Tensor, asked: Tensor) -> Tensor:
         return self.sides[picked, None] * super()._begun_toward(picked, asked)
@@ -103,18 +67,6 @@ class Automatic(Search):
         kinds = torch.stack([followed, asks & unsure, asks & tests, asks & ~unsure & ~tests])
         read = kinds.tolist()  # the only one of a call without probes
         return [[image for image, is_due in enumerate(kind) if is_due] for kind in read]
-
-    def _remember(self) -> None:
-        """Keeps calls that are APART, of each image, from which a Gaussian's answers are foretold.
-
-        sigma_hat is inf where a call tells nothing.
-        """
-        is_finite = torch.linalg.vector_norm(self.denoised, dim=1).isfinite()
-        sigma_hat = torch.where(is_finite, self.sigma_hat, math.inf)
-        run, now = self.run, Past(self.rows / self.alpha[:, None], self.denoised, sigma_hat)
-        near, far = run.near or now, run.far or now
-        moves = (near.sigma_hat >= APART * self.sigma_hat) | ~near.sigma_hat.isfinite()
-        self.run = replace(run, near=near.where(moves, now), far=far.where(moves, near))
 
     def _test(self, images: list[int]) -> Generator[Question, Tensor, None]:
         """Tells Gaussians from other densities by one evaluation, and goes on where there is more."""
@@ -143,14 +95,6 @@ class Automatic(Search):
             there = [images[place] for place in much]
             yield from self._look(there, self._start(there))
 
-    def _then(self, picked: Tensor | None = None) -> Past:
-        """The call before that is APART from now, of the images picked or of all."""
-        near, far, sigma_hat = self.run.near, self.run.far, self.sigma_hat
-        assert near is not None and far is not None
-        if picked is not None:
-            near, far, sigma_hat = near[picked], far[picked], sigma_hat[picked]
-        return far.where((near.sigma_hat >= APART * sigma_hat) | ~far.sigma_hat.isfinite(), near)
-
     def _beyond(
         self, images: list[int], picked: Tensor
     ) -> Generator[Question, Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -159,7 +103,7 @@ class Automatic(Search):
         For a Gaussian J = C / (C + sigma^2). So D(y) is also the prediction at D(y) + (sigma' / sigma)^2 (y - D(y)) and
         sigma', whatever its mean and covariance.
         """
-        then, alpha = self._then(picked), self.alpha[picked, None]
+        then, alpha = self.then(picked), self.alpha[picked, None]
         fall = self.sigma_hat[picked] / then.sigma_hat
         rows = alpha * (then.denoised + fall.square()[:, None] * (then.y - then.denoised))
         answer = yield rows.reshape(-1, *self.x.shape[1:]).to(self.x.dtype), images
@@ -184,50 +128,6 @@ class Automatic(Search):
         found = self.cleaned(ahead, (self.noise() * self.std)[picked, None] / length(told), picked)
         ahead = torch.where(found.any(dim=-1, keepdim=True), found / length(found), ahead)
         self.run = replace(self.run, ahead=self.run.ahead.index_copy(1, picked, ahead))
-
-    def _learn_from_step(self) -> None:
-        """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
-        run, y = self.run, self.rows / self.alpha[:, None]
-        norm, start = run.norm, run.start
-        if run.last is not None and run.denoised is not None:
-            start, norm = self._per_step(Past(run.last[0], run.denoised, run.last[1]))
-            if run.start is not None:
-                self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
-        self.start = start
-        if not self.is_exact and run.near is not None and run.last is not None:
-            # Over a longer way the noise of two predictions is little beside what has changed. That of this one is in
-            # every response, too, with the other sign: it makes quotients smaller, never larger.
-            then = self._then()
-            found, norm = self._per_step(then)
-            self.start, norm = self._above_noise(found), norm * run.last[1] / then.sigma_hat
-        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
-
-    def _per_step(self, then: Past) -> tuple[Tensor, Tensor]:
-        """What sampling since then did to the prediction, for a step of REACH in every value, [B, N], and |J|, [B]."""
-        moved = self.masked(self.rows / self.alpha[:, None] - then.y)
-        changed = self.masked(self.denoised - then.denoised)
-        fallen = then.sigma_hat / self.sigma_hat
-        if self.is_loud:
-            noise = self.noise() * self.sigma_hat * torch.hypot(torch.ones_like(fallen), fallen)
-            changed = self.cleaned(changed[None], noise[None, :, None], self.index(list(range(len(fallen)))), SILENT)[0]
-        lengths = torch.linalg.vector_norm(moved, dim=1)
-        known = (lengths > 0) & lengths.isfinite()
-        scale = torch.where(known, self.size.sqrt() / lengths, 0)  # [B]
-        start = torch.where(known, scale * REACH, 0)[:, None] * changed
-        start = torch.where(start.isfinite(), start, 0)
-        if self.run.start is not None:  # a sampler that stands still tells nothing new
-            start = torch.where(known[:, None], start, self.run.start)
-        # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
-        return start, fallen.clamp(min=1) * scale * torch.linalg.vector_norm(changed, dim=1)
-
-    def _above_noise(self, start: Tensor) -> Tensor:
-        """A start [B, N] so long that the noise to expect adds no more than LEAST to a quotient, if WIDEST is enough.
-
-        Twice the noise, if a step of WIDEST in every value gives as much.
-        """
-        enough = (self.assumed()[:, None] / math.sqrt(max(self.guide.certainty, 1) * LEAST)).clamp(REACH, WIDEST)
-        twice = torch.minimum(2 * self.noise()[:, None], WIDEST / REACH * length(start))
-        return start * (torch.maximum(enough, twice) / length(start)).clamp(min=1)
 
     def _start(self, images: list[int], once_more: bool = False) -> Tensor:
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
@@ -265,7 +165,7 @@ class Automatic(Search):
         """Probes `images` from displacements [directions, b, N], where it is worth it a second time, and concludes."""
         answer = yield self.asked(images, displacements)
         picked = self.index(images)
-        told = self._told(answer, picked)
+        told = self.told(answer, picked)
         self.evaluations[images] += len(displacements)
         worth = self._worth_more(picked, displacements, told)
         once = [place for place, more in enumerate(worth) if not more]
@@ -296,5 +196,5 @@ class Automatic(Search):
         further = self.scaled(told * (length(displacements) / length(told)).clamp(max=1), picked)
         answer = yield self.asked(images, -further)
         self.evaluations[images] += len(further)
-        more = -self._told(answer, picked)
+        more = -self.told(answer, picked)
         yield from self._conclude(images, torch.stack([displacements, further]), torch.stack([told, more]))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature import LEAST, QUIETEST, rayleigh_ritz, without_noise
+from ..curvature import LEAST, QUIETEST, filtered, rayleigh_ritz
 from .call import Call, Question, length
 from .run import Run
 
@@ -65,6 +65,7 @@ class Search(Call):
         error: Tensor, coloured: Tensor,
     ) -> None:
         def put(old: Tensor, new: Tensor) -> Tensor:
+            """The old values, or the new ones of an image where they are finite, [directions, B, ...]."""
             kept = finite.reshape((1, -1) + (1,) * (new.ndim - 2))
             return old.index_copy(1, picked, torch.where(kept, new, old.index_select(1, picked)))
 
@@ -84,13 +85,21 @@ class Search(Call):
     def cleaned(self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST) -> Tensor:
         """Values [directions, b, N] less noise of a length [directions, b, 1]; 0 where they are not finite.
 
-        quietest: as of `without_noise`.
+        quietest: as of `filtered`.
         """
+        return self.filtered(values, noise, picked, quietest)[0]
+
+    def filtered(
+        self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST
+    ) -> tuple[Tensor, Tensor]:
+        """`cleaned` values, and the length of the noise that stays in them, [directions, b]."""
         values = torch.where(values.isfinite(), values, 0)
+        noise = noise.expand(*values.shape[:2], 1)
         if self.is_exact:
-            return values
-        level = (noise / self.size[picked].sqrt()[:, None]).expand(*values.shape[:2], 1)
-        return without_noise(values.reshape(-1, *self.x.shape[1:]), level.reshape(-1), quietest).reshape(values.shape)
+            return values, noise[..., 0]
+        level = noise[..., 0] / self.size[picked].sqrt()
+        rest, left = filtered(values.reshape(-1, *self.x.shape[1:]), level.reshape(-1), quietest)
+        return self.masked(rest.reshape(values.shape), picked), left.reshape(values.shape[:2])
 
     def traced(self, correction: Tensor) -> dict[str, Tensor]:
         """What the trace shows of the call."""

@@ -1,0 +1,167 @@
+"""What the sampler's own steps tell of the curvature, for nothing; in half precision less the noise in it."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..curvature import APART, LOW, REACH, SILENT, WIDEST, balanced_reach
+from .call import length
+from .run import Past, Run
+from .search import Search
+
+if TYPE_CHECKING:
+    from .saddle_free import SaddleFree
+
+STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
+CLEAR = 4.0  # times its noise, which then takes no more than a sixteenth from a quotient
+
+
+@dataclass(frozen=True)
+class Change:
+    """What sampling since an earlier call did to the prediction.
+
+    start: as if it had moved every value by REACH, [B, N]; norm: the mean of the Frobenius norm of J on that way, [B];
+    clear: how many times longer the change is than the noise in it, and left: the noise that is in a prediction after
+    the same filter, in units of std, [B].
+    """
+
+    start: Tensor
+    norm: Tensor
+    clear: Tensor
+    left: Tensor
+
+
+class OwnSteps(Search):
+    """A search that begins with what the sampler's own steps did."""
+
+    def __init__(self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor) -> None:
+        super().__init__(guide, run, x, alpha, std)
+        self.start = run.start
+        self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
+        self.left = torch.zeros_like(self.std)  # of the noise in an answer after the filter, in units of std, [B]
+        self.follows = False  # whether a direction is of another call than the probe along it
+
+    def learn_from_step(self) -> None:
+        """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
+        run, y = self.run, self.rows / self.alpha[:, None]
+        norm, start = run.norm, run.start
+        if run.last is not None and run.denoised is not None:
+            change = self._change(Past(run.last[0], run.denoised, run.last[1]))
+            # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
+            start, norm = change.start, (run.last[1] / self.sigma_hat).clamp(min=1) * change.norm
+            if run.start is not None:
+                self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
+            self.start = start
+            if not self.is_exact:
+                norm = self._learn_in_noise(change, norm)
+        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
+
+    def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
+        """The norm of J, [B], and the start, from the last step where it is clear, else from a longer way.
+
+        The noise of the prediction at x is in the change, and with the other sign in every response: it makes quotients
+        smaller, never larger.
+        """
+        then = self.then()
+        longer = self._change(then)
+        fallen = (then.sigma_hat / self.sigma_hat).clamp(min=1)
+        # On a longer way some of what is undecided is decided, so that J goes as sigma^-1.5 in the mean.
+        further = (fallen + fallen.sqrt()) / 2 * longer.norm
+        is_clear = last.clear > CLEAR
+        self.left = torch.where(is_clear, last.left, longer.left)
+        start = torch.where(is_clear[:, None], last.start, longer.start)
+        self.start = self._above_noise(start)
+        return torch.where(is_clear, norm, further)
+
+    def then(self, picked: Tensor | None = None) -> Past:
+        """The call before that is APART from now, of the images picked or of all."""
+        near, far, sigma_hat = self.run.near, self.run.far, self.sigma_hat
+        assert near is not None and far is not None
+        if picked is not None:
+            near, far, sigma_hat = near[picked], far[picked], sigma_hat[picked]
+        return far.where((near.sigma_hat >= APART * sigma_hat) | ~far.sigma_hat.isfinite(), near)
+
+    def remember(self) -> None:
+        """Keeps calls that are APART, of each image, from which a Gaussian's answers are foretold.
+
+        sigma_hat is inf where a call tells nothing.
+        """
+        is_finite = torch.linalg.vector_norm(self.denoised, dim=1).isfinite()
+        sigma_hat = torch.where(is_finite, self.sigma_hat, math.inf)
+        run, now = self.run, Past(self.rows / self.alpha[:, None], self.denoised, sigma_hat)
+        near, far = run.near or now, run.far or now
+        moves = (near.sigma_hat >= APART * self.sigma_hat) | ~near.sigma_hat.isfinite()
+        self.run = replace(run, near=near.where(moves, now), far=far.where(moves, near))
+
+    def _change(self, then: Past) -> Change:
+        """What sampling since then did to the prediction; where a sampler stands still, the start stays as it was."""
+        moved = self.masked(self.rows / self.alpha[:, None] - then.y)
+        changed = self.masked(self.denoised - then.denoised)
+        noises = torch.hypot(self.sigma_hat, then.sigma_hat)
+        left = self.noise() * noises
+        if not self.is_exact:
+            everyone = self.index(list(range(len(noises))))
+            changed, left = (of[0] for of in self.filtered(changed[None], left[None, :, None], everyone, SILENT))
+        lengths = torch.linalg.vector_norm(moved, dim=1)
+        known = (lengths > 0) & lengths.isfinite()
+        scale = torch.where(known, self.size.sqrt() / lengths, 0)  # [B]
+        start = torch.where(known, scale * REACH, 0)[:, None] * changed
+        start = torch.where(start.isfinite(), start, 0)
+        if self.run.start is not None:
+            start = torch.where(known[:, None], start, self.run.start)
+        size = torch.linalg.vector_norm(changed, dim=1)
+        return Change(start, scale * size, size / left, left / noises)
+
+    def _above_noise(self, start: Tensor) -> Tensor:
+        """A start [B, N] as long as the sampler's own step and as the noise asks, if WIDEST is enough.
+
+        Twice the noise, if a step of WIDEST in every value gives as much.
+        """
+        assert self.run.last is not None
+        moved = self.masked(self.rows / self.alpha[:, None] - self.run.last[0])
+        step = torch.linalg.vector_norm(moved, dim=1) / (self.size.sqrt() * self.sigma_hat)
+        enough = torch.maximum(step, balanced_reach(self.left)).clamp(REACH, WIDEST)[:, None]
+        twice = torch.minimum(2 * self.left[:, None], WIDEST / REACH * length(start))
+        return start * (torch.maximum(enough, twice) / length(start)).clamp(min=1)
+
+    def told(self, answer: Tensor, picked: Tensor) -> Tensor:
+        """J times the displacements of a search, [directions, b, N], from the predictions there, less the noise.
+
+        The quietest rings tell how loud it is, so that little of the response goes; errors cover what is left of it.
+        """
+        told = self.response(answer, picked)
+        if self.is_exact:
+            return told
+        noise = math.sqrt(2) * self.noise() * self.std  # of two predictions
+        told, left = self.filtered(told, noise[None, picked, None], picked, SILENT)
+        left = left.amax(dim=0) / (math.sqrt(2) * self.std[picked])
+        self.left = self.left.index_copy(0, picked, left)
+        return told
+
+    def reach(self) -> Tensor:
+        """How far to probe along a direction that is known, [B, 1]."""
+        if self.is_exact:
+            return super().reach()
+        return (balanced_reach(self.left).clamp(max=WIDEST) * self.std)[:, None]
+
+    def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
+        """Length of the noise in a response, in units of std, [b]; `shared` is what the filter leaves of it."""
+        self.shared = super().noise_of(picked, asked, told)
+        if self.is_exact or self.follows:
+            return self.shared
+        if self.x.ndim >= 4:
+            self.shared = torch.maximum(self.left[picked], LOW * self.assumed()[picked])
+        return torch.fmax(self.noise()[picked], self.shared)
+
+    def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
+        """A standard error of the quotients, [directions, b].
+
+        The noise in a direction may agree with that in the response: both hold that of the prediction at x, and where x
+        is rounded more coarsely than it is probed, most of the rest. certainty times a share of its square covers that.
+        A direction that is followed is of another call.
+        """
+        error = super().error(picked, noise, coloured, gain)
+        return error if self.follows else error + (self.shared * gain).square() / max(self.guide.certainty, 1)
