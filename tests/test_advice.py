@@ -190,8 +190,8 @@ def test_noise_that_hides_a_saddle_in_half_precision_is_named(host):
     model, positive, negative, latent = emoji()(graph)
     model = graph.add("ModelComputeDtype", model=model, dtype="bf16")
     model = guided(graph, model, scale=8.0, refresh_every=0)
-    # Another noise shows its saddle in this format, too.
-    samples = sample(graph, "KSampler", model, positive, negative, latent(1), steps=8, scheduler="karras", seed=1)
+    # Most other noises show their saddle in this format, too.
+    samples = sample(graph, "KSampler", model, positive, negative, latent(1), steps=8, scheduler="karras", seed=8)
     graph.add("TestCaptureTrace", trace=output(model, 1), latent=samples, label="trace")
     host.run(graph.prompt)
     (said,) = host.record.traces["trace"].plain()["advice"]

@@ -18,7 +18,7 @@ LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free_run.py:__init__", "
 OF_EVERY_CALL = {
     ("automatic.py:_due", "tolist"), ("fixed_steps.py:_is_time", "__float__"), ("run.py:why_idle", "__float__"),
 }
-WITHOUT_WAIT = {("automatic.py:_learn_from_step", "to")}  # to the dtype of a tensor that lies on the same device
+WITHOUT_WAIT = {("own_steps.py:learn_from_step", "to")}  # to the dtype of a tensor that lies on the same device
 MOST_A_LOOK = 14  # of a few images; each picks places of a batch, which waits only where that is a tensor of the GPU
 FLOAT = 4  # bytes
 
