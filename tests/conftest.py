@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import gc
 import os
 import sys
@@ -38,15 +39,21 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"What tests chose at random came from SADDLE_FREE_TEST_SEED={SEED}.")
 
 
+def loader_module(host):
+    """The module of the demo node."""
+    return sys.modules[host.node("SaddleFreeDemoModel").__module__]
+
+
 @contextlib.contextmanager
 def channels_last(host):
     """The networks of the demo node in the memory format that makes them a third faster on a CPU.
 
     In the servers that tests start they are as they are loaded.
     """
-    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
+    module = loader_module(host)
     load = module.load_demo_model
 
+    @functools.wraps(load)
     def loaded(*args, **kwargs):
         patcher = load(*args, **kwargs)
         patcher.model.diffusion_model.to(memory_format=torch.channels_last)
@@ -67,6 +74,14 @@ def host(tmp_path_factory):
     gc.freeze()
     with channels_last(started):
         yield started
+
+
+@pytest.fixture(scope="module")
+def as_loaded(host):
+    """The networks of the demo node in the memory format of users, for comparisons with them to the last bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader_module(host), "load_demo_model", loader_module(host).load_demo_model.__wrapped__)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -36,7 +36,7 @@ def compared():
 
 
 @pytest.mark.parametrize("family, sampler, guider", list(compared()))
-def test_the_same_numbers_as_the_guider_of_the_host(host, family, sampler, guider):
+def test_the_same_numbers_as_the_guider_of_the_host(host, as_loaded, family, sampler, guider):
     source = two_models(family, host)
     batch = 1 if family == "sd15" else 3
     common = {"sampler": sampler, "batch": batch, "steps": 4}
