@@ -1,8 +1,8 @@
 """Stand-ins for the model files that the templates name, under exactly those names.
 
-Diffusion models are those of stand_ins. A checkpoint also holds a small VAE and, for SD1.5 and when asked for one SDXL,
-text encoders of the real sizes, which the loaders fix: random embeddings, and zeros in all layers, so that each passes its input on.
-The zeros are holes in the file: CLIP-G is 1.4 GB, of which 0.13 GB are written.
+Diffusion models are those of stand_ins. A checkpoint also holds a small VAE and, for SD1.5 and where asked for one
+SDXL, text encoders of the real sizes, which the loaders fix: random embeddings, and zeros in all layers, so that each
+passes its input on. The zeros are holes in the file: CLIP-G is 1.4 GB, of which 0.13 GB are written.
 """
 
 import json

@@ -15,7 +15,7 @@ from guiders import guiders_in_turn
 from host import failure
 from runs import close, counts, run, two_models
 from safetensors.torch import load_file
-from variants import Variant, sampled
+from variants import Setup, Variant, sampled
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
 CONDITIONS = {
@@ -52,9 +52,9 @@ def test_the_same_numbers_as_the_guider_of_the_host(host, as_loaded, family, sam
 
 @pytest.mark.parametrize("family, batch, cfg, guider", list(guiders_in_turn()))
 def test_every_guider_at_one_weak_evaluation_a_call_and_none_when_off(host, family, guider, batch, cfg):
-    of = partial(Variant, sampler=lambda graph, **inputs: sample(graph, guider, **inputs))
+    of = partial(Variant, Setup(), sampler=lambda graph, **inputs: sample(graph, guider, **inputs))
     found = sampled(host, two_models(family, host), {
-        "plain": of(), "off": of(guide=partial(steered, scale=1.0)), "on": of(guide=steered), "again": of(guide=steered),
+        "plain": of(), "off": of(partial(steered, scale=1.0)), "on": of(steered), "again": of(steered),
     }, batch=batch, cfg=cfg)
     plain, off, on = found["plain"], found["off"], found["on"]
     assert torch.equal(off.latent, plain.latent)

@@ -69,7 +69,7 @@ def long_reference(graph, positive, negative):
 class Neighbour:
     """A family and what stands beside guidance there, on the weak model too where `both` says so.
 
-    at: CFG scales; seen_at: those where it changes the picture; size: of a UNet's latent, where it is not the stand-in's own.
+    at: CFG scales; seen_at: those where it changes the picture; size: of a UNet's latent, if not the stand-in's own.
     couples: it couples the conditions, and probes are evaluated with all of them.
     tolerance: of the curvature, which jumps a little where the patch chooses among tokens.
     """

@@ -17,7 +17,8 @@ THREE = {"plain": None, "off": {"scale": 0.0}, "guided": {"scale": 1.0}}
 def covering():
     """Every family with every sampler; light families at every batch and CFG, heavy ones at one of them in turn.
 
-    Not long are the light ones with every other sampler at one setting in turn, and each heavy one with one sampler, one image at CFG 1.
+    Not long are the light ones with every other sampler at one setting in turn, and each heavy one with one sampler,
+    one image and CFG 1.
     """
     for index, (family, sampler) in enumerate(itertools.product(LIGHT, SAMPLERS)):
         for place, setting in enumerate(SETTINGS):

@@ -257,7 +257,10 @@ def frames(path):
 
 @pytest.mark.parametrize("name, steps", long_but(
     [*((name, SMALL["steps"]) for name in WORKFLOWS if name not in UNDECIDED), *((name, DEMO_STEPS) for name in DEMO)],
-    [(name, DEMO_STEPS if name in UNDECIDED else SMALL["steps"]) for name in WORKFLOWS if name not in (LARGE, *ELSEWHERE)],
+    [
+        (name, DEMO_STEPS if name in UNDECIDED else SMALL["steps"]) for name in WORKFLOWS
+        if name not in (LARGE, *ELSEWHERE)
+    ],
 ))
 def test_it_makes_its_pictures(host, to_prompt, name, steps):
     prompt = to_prompt(WORKFLOWS[name])
