@@ -9,6 +9,7 @@ from pack import ROOT
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    "--js-flags=--max-lazy",  # compiles of the page's 250 scripts what it calls
 )
 READY = "window.app?.extensionManager && !window.app.extensionManager.spinner"
 RUN = """() => new Promise((resolve, reject) => {

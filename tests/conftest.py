@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import gc
 import os
 import sys
@@ -27,14 +28,40 @@ def needs_page(item):
 def pytest_collection_modifyitems(items):
     """Those that need the page come first: of processes side by side, one then needs a server and a browser for them.
 
-    Each process begins with a part of the list of its own.
+    Of these, the ones that need a host, too, come last: before it the browser is closed. Each process begins with a
+    part of the list of its own.
     """
-    items.sort(key=lambda item: not needs_page(item))
+    items.sort(key=lambda item: (not needs_page(item), "official_prompts" in item.fixturenames))
 
 
 def pytest_terminal_summary(terminalreporter):
     """How to have the same random choices again."""
     terminalreporter.write_line(f"What tests chose at random came from SADDLE_FREE_TEST_SEED={SEED}.")
+
+
+def loader_module(host):
+    """The module of the demo node."""
+    return sys.modules[host.node("SaddleFreeDemoModel").__module__]
+
+
+@contextlib.contextmanager
+def channels_last(host):
+    """The networks of the demo node in the memory format that makes them a third faster on a CPU.
+
+    In the servers that tests start they are as they are loaded.
+    """
+    module = loader_module(host)
+    load = module.load_demo_model
+
+    @functools.wraps(load)
+    def loaded(*args, **kwargs):
+        patcher = load(*args, **kwargs)
+        patcher.model.diffusion_model.to(memory_format=torch.channels_last)
+        return patcher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_demo_model", loaded)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +72,16 @@ def host(tmp_path_factory):
     started = Host(tmp_path_factory.mktemp("comfyui"))
     gc.collect()
     gc.freeze()
-    return started
+    with channels_last(started):
+        yield started
+
+
+@pytest.fixture(scope="module")
+def as_loaded(host):
+    """The networks of the demo node in the memory format of users, for comparisons with them to the last bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader_module(host), "load_demo_model", loader_module(host).load_demo_model.__wrapped__)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,22 +96,6 @@ def runs(host):
     """Short sampling runs, whose models stay loaded."""
     yield Runs(host)
     host.record.clear()
-
-
-@pytest.fixture(scope="module")
-def channels_last(host):
-    """The networks of the demo node in the memory format that makes them a third faster on a CPU."""
-    module = sys.modules[host.node("SaddleFreeDemoModel").__module__]
-    load = module.load_demo_model
-
-    def loaded(*args, **kwargs):
-        patcher = load(*args, **kwargs)
-        patcher.model.diffusion_model.to(memory_format=torch.channels_last)
-        return patcher
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_demo_model", loaded)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +115,11 @@ def output(tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(output):
     """The address of a ComfyUI with only this pack, for the tests of all files: what one has run is cached."""
-    with driver.served(driver.load_quickstart()) as address:
-        yield address
+    seen = torch.cuda.is_available() or torch.backends.mps.is_available()
+    with pytest.MonkeyPatch.context() as patch:  # a Python that looks for a GPU takes seconds
+        patch.setattr(demo_server, "device_options", lambda python: [] if seen else ["--cpu"])
+        with driver.served(driver.load_quickstart()) as address:
+            yield address
 
 
 @pytest.fixture
@@ -112,13 +135,14 @@ class Browser:
     """A headless browser that is kept for the tests of all files: its first page takes seconds."""
 
     def __init__(self):
+        self.executable = None
         self._open = contextlib.ExitStack()
         self._tab = None
 
-    def tab(self, executable):
+    def tab(self):
         """Its only tab."""
         if self._tab is None:
-            self._tab = self._open.enter_context(driver.opened(executable))
+            self._tab = self._open.enter_context(driver.opened(self.executable))
         return self._tab
 
     def close(self):
@@ -131,8 +155,8 @@ BROWSER = Browser()
 
 
 def pytest_runtest_setup(item):
-    """The event loop of the browser cannot share a thread with the host's, or with another browser's."""
-    if {"host", "official_prompts"} & set(item.fixturenames) or not needs_page(item):
+    """The event loop of the browser cannot share a thread with the host's."""
+    if "host" in item.fixturenames or not needs_page(item):
         BROWSER.close()
 
 
@@ -140,15 +164,21 @@ def pytest_sessionfinish():
     BROWSER.close()
 
 
-@pytest.fixture
-def tab():
-    """A tab of a headless browser, as the test before left it; skips where there is none, but not in CI."""
+@pytest.fixture(scope="session")
+def browser():
+    """The browser of the tests of all files; skips where there is none, but not in CI."""
     quickstart = driver.load_quickstart()
-    executable = quickstart.find_browser()
-    if executable is None:
+    BROWSER.executable = quickstart.find_browser()
+    if BROWSER.executable is None:
         reason = f"the page is not tested: no {', '.join(quickstart.BROWSERS)} on the PATH"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return BROWSER.tab(executable)
+    return BROWSER
+
+
+@pytest.fixture
+def tab(browser):
+    """A tab of a headless browser, as the test before left it."""
+    return browser.tab()
 
 
 @pytest.fixture
@@ -160,10 +190,10 @@ def scope(tab, address):
 
 @pytest.fixture
 def lone_scope(tab, address):
-    """As `scope`, in a page that is not used before or after: for tests that open workflows or subgraphs."""
-    driver.open_page(tab, address)
+    """As `scope`, in a workflow of its own: for tests that open workflows or subgraphs."""
+    driver.new_workflow(tab, address)
     yield driver.add_scope(tab)
-    tab.goto("about:blank")
+    driver.new_workflow(tab, address)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ how many of the cells passed; what failed is listed below. The test suite runs a
 """
 
 import argparse
+import functools
 import itertools
 import sys
 import tempfile
@@ -65,32 +66,31 @@ def guide(kind, off=False):
 def check(host, sampler, family, batch, cfg, kind):
     """Finite, the same twice, off is bit-identical and free, and the expected number of evaluations; else raises."""
     import torch
-    from runs import counts, run, two_models
-    from variants import undecided
+    from runs import two_models
+    from variants import Setup, Variant, sampled, undecided
 
-    def source(graph):
-        model, weak, *rest = two_models(family, host)(graph)
-        amplified = undecided(family, share=0.4)  # more, and adaptive samplers take tiny steps
-        return amplified(graph, model), amplified(graph, weak), *rest
+    amplified = undecided(family, share=0.4)  # more, and adaptive samplers take tiny steps
+    of = functools.partial(Variant, Setup(models=amplified))
+    found = sampled(host, two_models(family, host), {
+        "plain": of(), "off": of(guide(kind, off=True)), "guided": of(guide(kind)), "again": of(guide(kind)),
+    }, sampler=sampler, batch=batch, cfg=cfg, steps=STEPS, scheduler="karras")
+    plain, off, guided = found["plain"], found["off"], found["guided"]
+    assert plain.weak == 0 and plain.calls > 0 and plain.main % plain.calls == 0, f"plain: {costs(plain)}"
+    assert torch.equal(off.latent, plain.latent), "off is not bit-identical"
+    assert costs(off) == costs(plain), f"off costs {costs(off)}"
+    probes = 0 if kind == "auto" else guided.calls
+    a_call = plain.main // plain.calls
+    expected = (guided.calls, a_call * guided.calls + probes, 0 if kind == "saddle-free" else guided.calls)
+    assert costs(guided) == expected, f"costs {costs(guided)}, expected {expected}"
+    assert guided.latent.isfinite().all(), "not finite"
+    assert len(guided.latent) == batch
+    assert not torch.equal(guided.latent, plain.latent), "guidance changed nothing"
+    assert torch.equal(found["again"].latent, guided.latent), "not the same twice"
 
-    sampling = {"sampler": sampler, "batch": batch, "cfg": cfg, "steps": STEPS, "scheduler": "karras"}
-    plain = run(host, source, "plain", **sampling)
-    calls, evaluations, weak = counts(host)
-    assert weak == 0 and calls > 0 and evaluations % calls == 0, f"plain: {counts(host)}"
-    a_call = evaluations // calls
-    off = run(host, source, "off", guide(kind, off=True), **sampling)
-    assert torch.equal(off, plain), "off is not bit-identical"
-    assert counts(host) == (calls, evaluations, 0), f"off costs {counts(host)}"
-    active = run(host, source, "guided", guide(kind), **sampling)
-    calls, evaluations, weak = counts(host)
-    probes = 0 if kind == "auto" else calls
-    expected = (calls, a_call * calls + probes, 0 if kind == "saddle-free" else calls)
-    assert (calls, evaluations, weak) == expected, f"costs {(calls, evaluations, weak)}, expected {expected}"
-    assert active.isfinite().all(), "not finite"
-    assert len(active) == batch
-    assert not torch.equal(active, plain), "guidance changed nothing"
-    again = run(host, source, "guided", guide(kind), **sampling)
-    assert torch.equal(again, active), "not the same twice"
+
+def costs(found):
+    """Post-CFG passes, and evaluations of the main and of the weak model."""
+    return found.calls, found.main, found.weak
 
 
 def report(host, samplers, families):

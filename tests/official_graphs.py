@@ -82,14 +82,13 @@ def ours(prompt):
     return [key for key, node in prompt.items() if node["class_type"] == NODE and "model" in node["inputs"]]
 
 
-def collected(quickstart, address, chosen=None):
+def collected(tab, address, chosen=None):
     """name -> (prompt without, prompt with our node) of all official templates of a server, or of those named.
 
-    The browser is closed before anything else runs: its event loop and the host's cannot share a thread.
+    The browser is to be closed before a host runs: its event loop and the host's cannot share a thread.
     """
-    with driver.opened(quickstart.find_browser()) as tab:
-        driver.open_page(tab, address)
-        found = {name: prompts(tab, name) for name in chosen or names(tab)}
+    driver.keep_open(tab, address)
+    found = {name: prompts(tab, name) for name in chosen or names(tab)}
     return {name: pair for name, pair in found.items() if pair is not None}
 
 

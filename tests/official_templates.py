@@ -22,8 +22,8 @@ def main():
     quickstart = driver.load_quickstart()
     if quickstart.find_browser() is None:
         sys.exit(f"official_templates: none of {', '.join(quickstart.BROWSERS)} is on the PATH.")
-    with driver.served(quickstart) as address:
-        prompts = official.collected(quickstart, address)
+    with driver.served(quickstart) as address, driver.opened(quickstart.find_browser()) as tab:
+        prompts = official.collected(tab, address)
     taken = {name: prompts[name] for name in prompts if official.ours(prompts[name][1])}
     with tempfile.TemporaryDirectory() as base:
         host = Host(Path(base))

@@ -30,10 +30,10 @@ LTXAV = {
 }
 
 FAMILIES = {
-    "sd15": Family("checkpoints", (4, 8, 8), (4, 768)),
-    "sd15_middle": Family("checkpoints", (4, 8, 8), (4, 768)),  # with the block that perturbed attention changes
-    "sd15_inpaint": Family("checkpoints", (4, 8, 8), (4, 768)),  # is shown the mask and the picture under it
-    "sd21": Family("checkpoints", (4, 8, 8), (4, 1024)),
+    "sd15": Family("checkpoints", (4, 4, 4), (4, 768)),
+    "sd15_middle": Family("checkpoints", (4, 4, 4), (4, 768)),  # with the block that perturbed attention changes
+    "sd15_inpaint": Family("checkpoints", (4, 4, 4), (4, 768)),  # is shown the mask and the picture under it
+    "sd21": Family("checkpoints", (4, 4, 4), (4, 1024)),
     "sdxl": Family("checkpoints", (4, 4, 4), (4, 2048), 1280),
     "sdxl_v": Family("checkpoints", (4, 4, 4), (4, 2048), 1280, (("v_pred", 0.0), ("ztsnr", 0.0))),
     "sdxl_edm": Family("checkpoints", (4, 4, 4), (4, 2048), 1280, (("edm_mean", 0.0), ("edm_std", 1.0))),

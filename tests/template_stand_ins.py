@@ -1,8 +1,8 @@
 """Stand-ins for the model files that the templates name, under exactly those names.
 
-Diffusion models are those of stand_ins. A checkpoint also holds a small VAE and, for SD1.5 and one SDXL, text encoders
-of the real sizes, which the loaders fix: random embeddings, and zeros in all layers, so that each passes its input on.
-The zeros are holes in the file: CLIP-G is 1.4 GB, of which 0.13 GB are written.
+Diffusion models are those of stand_ins. A checkpoint also holds a small VAE and, for SD1.5 and where asked for one
+SDXL, text encoders of the real sizes, which the loaders fix: random embeddings, and zeros in all layers, so that each
+passes its input on. The zeros are holes in the file: CLIP-G is 1.4 GB, of which 0.13 GB are written.
 """
 
 import json
@@ -22,8 +22,8 @@ def write_template_files(models):
     """Writes the files that can be loaded into the folders of `models`, unless they are there."""
     checkpoints = {
         "v1-5-pruned-emaonly-fp16": ("sd15", 0, 4, _sd15_text_encoder),
-        "sd_xl_base_1.0": ("sdxl", 0, 4, dict),  # two SDXL text encoders at once would take more than 6 GB
-        "RealVisXL_V5.0_fp16": ("sdxl", 1, 4, _sdxl_text_encoders),
+        "sd_xl_base_1.0": ("sdxl", 0, 4, dict),
+        "RealVisXL_V5.0_fp16": ("sdxl", 1, 4, dict),
         "sd3.5_medium": ("sd35", 0, 16, dict),
     }
     for path, (family, seed, channels, encoders) in _missing(models / "checkpoints", checkpoints):
@@ -35,6 +35,14 @@ def write_template_files(models):
         shutil.copyfile(path.with_name(write_stand_in(family, models)), path)
     for path, vae in _missing(models / "vae", {"ae": lambda: _image_vae(16), "wan_2.1_vae": _video_vae}):
         save_file(random_weights(vae(), 0), path)
+
+
+def write_sdxl_text_encoders(models):
+    """Writes one SDXL checkpoint anew, with its text encoders; those of two at once would take more than 6 GB."""
+    path = models / "checkpoints" / "RealVisXL_V5.0_fp16.safetensors"
+    weights = load_file(path)
+    path.unlink()  # the weights are still read from it
+    _write_sparse(path, weights | _sdxl_text_encoders())
 
 
 def write_empty_files(models, workflows):

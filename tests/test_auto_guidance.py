@@ -3,6 +3,7 @@
 import itertools
 import logging
 import shutil
+from functools import partial
 
 import pytest
 import stand_ins
@@ -14,6 +15,7 @@ from guiders import guiders_in_turn
 from host import failure
 from runs import close, counts, run, two_models
 from safetensors.torch import load_file
+from variants import Setup, Variant, sampled
 
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc", "lcm")
 CONDITIONS = {
@@ -36,10 +38,9 @@ def compared():
 
 
 @pytest.mark.parametrize("family, sampler, guider", list(compared()))
-def test_the_same_numbers_as_the_guider_of_the_host(host, family, sampler, guider):
+def test_the_same_numbers_as_the_guider_of_the_host(host, as_loaded, family, sampler, guider):
     source = two_models(family, host)
-    batch = 1 if family == "sd15" else 3
-    common = {"sampler": sampler, "batch": batch, "steps": 4}
+    common = {"sampler": sampler, "batch": 1 if family == "sd15" else 3, "steps": 4}
     theirs = run(host, source, "dual", guider="DualModelGuider", cfg=2.5, **common)
     plain = run(host, source, "plain", guider=guider, **common)
     calls = counts(host)[0]
@@ -51,18 +52,17 @@ def test_the_same_numbers_as_the_guider_of_the_host(host, family, sampler, guide
 
 @pytest.mark.parametrize("family, batch, cfg, guider", list(guiders_in_turn()))
 def test_every_guider_at_one_weak_evaluation_a_call_and_none_when_off(host, family, guider, batch, cfg):
-    source = two_models(family, host)
-    common = {"guider": guider, "batch": batch, "cfg": cfg}
-    plain = run(host, source, "plain", **common)
-    calls, evaluations, _ = counts(host)
-    off = run(host, source, "off", lambda g, m, w: steered(g, m, w, scale=1.0), **common)
-    assert torch.equal(off, plain)
-    assert counts(host) == (calls, evaluations, 0)
-    on = run(host, source, "on", steered, **common)
-    assert counts(host) == (calls, evaluations, calls)
-    assert on.isfinite().all() and len(on) == batch
-    assert not close(on, plain, 1e-3)
-    assert torch.equal(run(host, source, "again", steered, **common), on)
+    of = partial(Variant, Setup(), sampler=lambda graph, **inputs: sample(graph, guider, **inputs))
+    found = sampled(host, two_models(family, host), {
+        "plain": of(), "off": of(partial(steered, scale=1.0)), "on": of(steered), "again": of(steered),
+    }, batch=batch, cfg=cfg)
+    plain, off, on = found["plain"], found["off"], found["on"]
+    assert torch.equal(off.latent, plain.latent)
+    assert (off.calls, off.main, off.weak) == (plain.calls, plain.main, 0)
+    assert (on.calls, on.main, on.weak) == (plain.calls, plain.main, plain.calls)
+    assert on.latent.isfinite().all() and len(on.latent) == batch
+    assert not close(on.latent, plain.latent, 1e-3)
+    assert torch.equal(found["again"].latent, on.latent)
 
 
 @pytest.mark.parametrize("family", long_but(["sd35", "sdxl", "sdxl_v", "sdxl_edm"], ["sd35", "sdxl_v"]))

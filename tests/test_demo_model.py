@@ -9,8 +9,6 @@ from digits import colour, load_digits
 from graphs import Graph, branches, demo, guided, output, sample
 from metrics import frechet_distance, precision_recall_density_coverage
 
-pytestmark = pytest.mark.usefixtures("channels_last")
-
 
 def draw(host, digit, knobs, count, steps, seed=7, model_output=0):
     """count images [count, 3, 32, 32] of a digit through the executor."""

@@ -19,7 +19,6 @@ from safetensors import safe_open
 WEIGHTS = ROOT / "workflows" / "demo_model"
 FEW = "emoji, 8 steps"
 FORMATS = ("float32", "float16", "bfloat16")
-pytestmark = pytest.mark.usefixtures("channels_last")
 
 
 def labels():

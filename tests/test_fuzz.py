@@ -135,14 +135,17 @@ def random_value(generator, depth=2):
 # --- Widgets ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_every_widget_with_odd_values(host, executor, node):
-    """Refused by the host on this node and by the input's name, or by the node in a sentence with it; or it runs."""
+@pytest.mark.parametrize("node, count", long_but(itertools.product(NODES, (3, 12)), [(node, 3) for node in NODES]))
+def test_every_widget_with_odd_values(host, executor, node, count):
+    """Refused by the host on this node and by the input's name, or by the node in a sentence with it; or it runs.
+
+    count: of random values beside those that are always tried.
+    """
     generator = random.Random(f"{SEED} {node}")
     for item in widgets(host, node):
         wrong = []
         endless = item.id in ("steps", "denoise")  # the host's sampler takes thousands, and steps / denoise of them
-        more = [] if endless else [random_value(generator) for _ in range(12)]
+        more = [] if endless else [random_value(generator) for _ in range(count)]
         for value in ODD + more:
             prompt, name = graph_with(node)
             prompt[name]["inputs"][item.id] = copy.deepcopy(value)

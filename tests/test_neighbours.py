@@ -69,7 +69,7 @@ def long_reference(graph, positive, negative):
 class Neighbour:
     """A family and what stands beside guidance there, on the weak model too where `both` says so.
 
-    at: CFG scales; seen_at: those where it changes the picture; size: of a UNet's latent.
+    at: CFG scales; seen_at: those where it changes the picture; size: of a UNet's latent, if not the stand-in's own.
     couples: it couples the conditions, and probes are evaluated with all of them.
     tolerance: of the curvature, which jumps a little where the patch chooses among tokens.
     """
@@ -81,7 +81,7 @@ class Neighbour:
     seen_at: tuple = (1.0, 4.0)
     conditions: callable = unchanged
     sampler: callable = k_sampler
-    size: int = 8
+    size: int | None = None
     couples: bool = False
     tolerance: float = 0.01
 
@@ -90,15 +90,17 @@ layers = {"double_layers": "0", "single_layers": "", "start_percent": 0.0, "end_
 freeu = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
 tiles = {"tile_size": 32, "max_depth": 0, "scale_depth": False}
 NEIGHBOURS = {
-    "HyperTile": Neighbour("sd15", node("HyperTile", swap_size=2, **tiles), at=(4.0,)),
+    "HyperTile": Neighbour("sd15", node("HyperTile", swap_size=2, **tiles), at=(4.0,), size=8),
     "HyperTile at random": Neighbour("sd15", node("HyperTile", swap_size=3, **tiles), at=(1.0,), size=16),
-    "ToMe": Neighbour("sd15", node("TomePatchModel", ratio=0.5), tolerance=0.05),
-    "ToMe on both": Neighbour("sd15", node("TomePatchModel", ratio=0.5), both=True, at=(1.0,), tolerance=0.05),
+    "ToMe": Neighbour("sd15", node("TomePatchModel", ratio=0.5), tolerance=0.05, size=8),
+    "ToMe on both": Neighbour(
+        "sd15", node("TomePatchModel", ratio=0.5), both=True, at=(1.0,), tolerance=0.05, size=8
+    ),
     "FreeU": Neighbour("two levels", node("FreeU", **freeu), at=(4.0,)),
     "FreeU_V2": Neighbour("two levels", node("FreeU_V2", **freeu), at=(1.0,)),
     "PAG": Neighbour("sd15_middle", node("PerturbedAttentionGuidance", scale=2.0), at=(4.0,)),
     "SAG": Neighbour(
-        "sd15_middle", node("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0), at=(1.0,)
+        "sd15_middle", node("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0), at=(1.0,), size=8
     ),
     "NAG": Neighbour(
         "sd15", node("NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5),
@@ -154,7 +156,7 @@ SLOW = (  # of a large UNet, and beside another one that patches the same places
 def source(host, case):
     """The two models of a case, with latents of its size."""
     made = two_models(case.family, host) if case.family in stand_ins.FAMILIES else source_of(case.family, host)
-    if case.size == 8:
+    if case.size is None:
         return made
     return lambda graph: (*made(graph)[:-1], lambda batch: graph.add(
         "EmptyLatentImage", width=8 * case.size, height=8 * case.size, batch_size=batch

@@ -1,10 +1,8 @@
 """Official templates of the host's page with our node in them: the host takes them, and they sample."""
 
-import os
 from collections import Counter
 
 import official_graphs as official
-import page as driver
 import pytest
 import small_prompts
 from host import failure
@@ -26,13 +24,11 @@ ONLY_TAKEN = ("image_qwen_image_edit_2511", "image_z_image")
 
 
 @pytest.fixture(scope="module")
-def official_prompts(address):
+def official_prompts(browser, address):
     """name -> (prompt without, prompt with our node), as the page sends them."""
-    quickstart = driver.load_quickstart()
-    if quickstart.find_browser() is None:
-        reason = f"the official templates are not read: no {', '.join(quickstart.BROWSERS)} on the PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return official.collected(quickstart, address, [*SAMPLED, *ONLY_TAKEN])
+    found = official.collected(browser.tab(), address, [*SAMPLED, *ONLY_TAKEN])
+    browser.close()
+    return found
 
 
 @pytest.fixture

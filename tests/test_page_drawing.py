@@ -24,6 +24,10 @@ PIXELS = """(colours) => {
         return [...context.getImageData(0, 0, 1, 1).data]
     })
 }"""
+PLACE_OF_THE_WORKFLOW = """() => {
+    const { openWorkflows, activeWorkflow } = app.extensionManager.workflow
+    return openWorkflows.findIndex((workflow) => workflow.path === activeWorkflow.path)
+}"""
 WATCH_DRAWING = """() => {
     window.drawn = []
     let executed = false
@@ -60,10 +64,11 @@ def test_the_scope_shows_the_last_trace_when_its_workflow_comes_back(tab, lone_s
     tab.evaluate("(detail) => app.api.dispatchCustomEvent('executed', detail)", detail)
     points = tab.locator("circle.call")
     points.nth(2 * 24 - 1).wait_for()
+    place = tab.evaluate(PLACE_OF_THE_WORKFLOW)
     tab.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
     tab.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     tab.wait_for_function("() => document.querySelectorAll('.saddle-free-scope').length === 0")
-    tab.locator(".workflow-tab").first.click()
+    tab.locator(".workflow-tab").nth(place).click()
     points.nth(2 * 24 - 1).wait_for()
     assert points.count() == 2 * 24
 

@@ -1,6 +1,8 @@
 """quickstart.py: the main job as a stranger runs it, and one sentence for everything that can go wrong."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -19,11 +21,11 @@ def quickstart():
     return page.load_quickstart()
 
 
-def run(*arguments, **environment):
+def run(*arguments, script=SCRIPT, **environment):
     """The script in a process of its own."""
     kept = {**os.environ, **environment}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], env={k: v for k, v in kept.items() if v is not None},
+        [sys.executable, str(script), *arguments], env={k: v for k, v in kept.items() if v is not None},
         capture_output=True, text=True,
     )
 
@@ -37,10 +39,25 @@ def refused(result, *words):
         assert word in lines[0]
 
 
-def test_the_main_job_writes_a_picture_of_both():
+def in_fewer_steps(folder, steps):
+    """The script in a copy of the pack, whose quickstart takes so many steps."""
+    pack = folder / "saddle-free-guidance"
+    shutil.copytree(ROOT, pack, ignore=shutil.ignore_patterns(".git", "output", "__pycache__"))
+    path = pack / demo_server.PROMPT.relative_to(ROOT)
+    prompt = json.loads(path.read_text())
+    samplers = [node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler"]
+    assert {inputs["steps"] for inputs in samplers} == {24}
+    for inputs in samplers:
+        inputs["steps"] = steps
+    path.write_text(json.dumps(prompt))
+    return pack / "quickstart.py"
+
+
+@pytest.mark.parametrize("steps", [6, pytest.param(24, marks=pytest.mark.long)])
+def test_the_main_job_writes_a_picture_of_both(tmp_path, steps):
     from PIL import Image, ImageChops
 
-    result = run()
+    result = run(script=SCRIPT if steps == 24 else in_fewer_steps(tmp_path, steps))
     assert result.returncode == 0, result.stderr
     written = [line.removeprefix("Written: ") for line in result.stdout.splitlines() if line.startswith("Written: ")]
     assert len(written) == 1

@@ -6,7 +6,6 @@ import json
 
 import page as driver
 import pytest
-from cases import long_but
 from pack import ROOT
 from scope_traces import TEXTS, bell
 from test_page_nodes import HTML_NODES, KINDS
@@ -112,31 +111,6 @@ def test_an_unknown_sentence_is_said_as_it_was_sent(tab, page):
     driver.send_trace(tab, page(), full(advice=[{"key": "newer", "figures": {}, "text": "Of a newer version."}]))
     frame(tab)
     assert tab.locator(".saddle-free-scope .advice").inner_text() == "Of a newer version."
-
-
-@pytest.mark.parametrize("language", long_but(["fr", "ja"], ["ja"]))
-def test_advice_points_and_menu_speak_the_language_of_the_page(tab, address, page, language):
-    texts = json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))["saddleFreeGuidance"]
-    page()
-    driver.set_setting(tab, "Comfy.Locale", language)
-    driver.open_page(tab, address)  # anew, as it may load its first graph again when the language changes
-    scope = page()
-    try:
-        driver.send_trace(tab, scope, full(advice=ADVICE))
-        frame(tab)
-        expected = " ".join(texts["advice"][each["key"]].format(**each["figures"]) for each in ADVICE)
-        assert tab.locator(".saddle-free-scope .advice").inner_text() == expected
-        at(tab, 0, 8)
-        assert told(tab)[0] == texts["hover"]["point"].format(image=1, call=9)
-        assert menu_texts(tab)[-2:] == [texts["menu"]["csv"], texts["menu"]["json"]]
-    finally:
-        driver.set_setting(tab, "Comfy.Locale", "en")
-        driver.open_page(tab, address)
-
-
-def menu_texts(tab):
-    """What the scope's menu offers."""
-    return tab.evaluate("() => app.canvas.getNodeMenuOptions(app.rootGraph.nodes[0]).map((item) => item?.content)")
 
 
 @KINDS

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from cases import long_but
 from graphs import guided
 from runs import close, counts, two_models
 from runs import run as run_once
@@ -118,7 +119,7 @@ def test_samplers_that_pass_float64(host, cfg):
     assert not close(found["double"].latent, found["plain"].latent, 0.003)
 
 
-@pytest.mark.parametrize("cfg, rows", [(1.0, 3), (4.0, 6)])
+@pytest.mark.parametrize("cfg, rows", long_but([(1.0, 3), (4.0, 6)], [(4.0, 6)]))
 def test_a_compiled_block_never_sees_a_second_batch_size(host, cfg, rows):
     block = node("TestCompiledBlock", block="diffusion_model.joint_blocks.0")
     run_once(

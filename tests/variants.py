@@ -7,7 +7,7 @@ import torch
 from graphs import Graph, output, sample, watched
 
 # How far x itself is added to a stand-in whose random weights leave no direction undecided.
-ADDED = {"sd15_inpaint": 3.0, "sd3": 3.0, "sd35": 3.0, "flux": 3.0, "wan": 3.0, "ltxav": 10.0}
+ADDED = {"sd15": 3.0, "sd15_inpaint": 3.0, "sd3": 3.0, "sd35": 3.0, "flux": 3.0, "wan": 3.0, "ltxav": 10.0}
 
 
 def unchanged(graph, *links):
