@@ -15,7 +15,7 @@ from metrics import frechet_distance
 
 PLOT = Path(__file__).parent / "front.png"
 TASKS = ("unconditional", "conditional")
-ALL_STEPS, LONG = (16, 32, 64), 64
+ALL_STEPS, LONG = (8, 16, 32, 64), 64
 SCALE, SCALES = 8.0, (4.0, 8.0, 16.0)
 AUTOMATIC = 0
 AT_ONCE = [
@@ -175,7 +175,7 @@ def table(task, found):
 def plot(found, least, file=PLOT):
     """Distance and recall of each task against evaluations per step, a column for each number of steps.
 
-    least: the distance of real digits drawn without classes, a line.
+    least: the distance of real pictures drawn without classes, a line.
     """
     from matplotlib.figure import Figure
 
@@ -194,7 +194,7 @@ def plot(found, least, file=PLOT):
             axis.yaxis.set_minor_formatter("{x:g}")
         axis.grid(alpha=0.3, which="both")
         if column == "FD" and task == "unconditional":
-            axis.axhline(least, color="grey", linestyle=":", label="real digits")
+            axis.axhline(least, color="grey", linestyle=":", label="real pictures")
         for (_, method, scale), values in ((name, found[task][name]) for name in names[task] if name[0] == steps):
             axis.scatter(
                 statistics.mean(values["evaluations per step"]), statistics.mean(values[column]), label=method,

@@ -200,7 +200,7 @@ def parsed(given=None):
     )
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--samples", type=int, help="of each seed (default: 1000, for the front 250)")
-    parser.add_argument("--steps", type=int, nargs="+", help="(default: 24, for the front 16 32 64)")
+    parser.add_argument("--steps", type=int, nargs="+", help="(default: 24, for the front 8 16 32 64)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch", type=int, help="(default: 64, for the front 250)")
     parser.add_argument("--sampler", default="euler")
