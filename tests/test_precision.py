@@ -11,6 +11,8 @@ from saddle_free_guidance.curvature import (
     EXACT,
     REACH,
     assumed_noise,
+    balanced_reach,
+    filtered,
     gaussian,
     noise_along,
     noise_in_responses,
@@ -161,6 +163,26 @@ def test_a_broad_wave_is_left_as_it_is(times):
     assert ((left.flatten(1).norm(dim=1) / there.flatten(1).norm(dim=1) - 1).abs() < 0.1).all()
 
 
+@pytest.mark.parametrize("times", [0.5, 1.0, 2.0])
+def test_the_length_of_the_noise_that_stays_is_told(times):
+    """The filter is linear in what it lets pass, so that it is the same with the noise's other sign."""
+    shape = (4, 64, 64)
+    there = sum(20 * wave(shape, place) for place in ((1, 2), (2, 3), (4, 1), (5, 5))).expand(16, *shape)
+    noise = times * torch.randn(16, *shape, generator=generator(3))
+    (plus, left), (minus, _) = (filtered(there + sign * noise, torch.ones(16)) for sign in (1, -1))
+    stays = (plus - minus).flatten(1).norm(dim=1) / 2
+    assert (stays > 0).all() and ((left / stays).mean() - 1).abs() < 0.1
+
+
+def test_at_the_balanced_reach_noise_and_bend_err_alike():
+    noise = torch.tensor([0.1, 0.4, 1.0])
+    reach = balanced_reach(noise)
+    assert torch.allclose((noise / reach).square(), 0.04 * (reach / 0.25).square())
+    assert balanced_reach(noise / 100)[0] == 0.25  # below which nothing bends
+
+
 def test_values_without_a_height_and_a_width_keep_their_noise():
     values = torch.randn(2, 3, 100, generator=generator())
-    assert torch.equal(without_noise(values, torch.ones(2)), values)
+    kept, left = filtered(values, torch.ones(2))
+    assert torch.equal(kept, values) and torch.equal(without_noise(values, torch.ones(2)), values)
+    assert torch.allclose(left, torch.full((2,), math.sqrt(300)))
