@@ -96,8 +96,7 @@ def filtered(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> tuple
     mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
     values_in = math.prod(values.shape[1:-2]) * count.clamp(min=1)  # [H * W] of which the first are rings
     level = noise.float().square()[:, None]
-    place = round(quietest * (len(ring) - 1))
-    measured = mean.index_select(1, ring).sort(dim=1).values[:, place : place + 1]  # quantile() has a largest size
+    measured = mean.index_select(1, ring).quantile(quietest, dim=1, keepdim=True)
     level = torch.minimum(torch.maximum(measured, LOW**2 * level), HIGH**2 * level)
     chance = 1 + ERRORS * (2 / values_in).sqrt() + ERRORS**2 / values_in
     kept = torch.where(mean > chance * level, 1 - level / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0)
