@@ -115,7 +115,7 @@ def front(context):
 
 
 def distance_of_real(real, count, draws=20):
-    """The mean FD of `count` of the real digits, drawn at random: what a perfect model would have without classes.
+    """The mean FD of `count` of the real pictures, drawn at random: what a perfect model would have without classes.
 
     With classes, which come in equal numbers, the distance can be smaller.
     """

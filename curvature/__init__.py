@@ -14,7 +14,6 @@ from .precision import (
     noise_along,
     noise_in_responses,
     reach,
-    without_noise,
 )
 from .schedule import APART, LEAST, ProbeSchedule
 from .starts import by_chance, gaussian, side
@@ -22,5 +21,5 @@ from .starts import by_chance, gaussian, side
 __all__ = [
     "APART", "EXACT", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule", "assumed_noise",
     "balanced_reach", "by_chance", "filtered", "gaussian", "noise_along", "noise_in_responses", "rayleigh_ritz",
-    "reach", "side", "without_noise",
+    "reach", "side",
 ]

@@ -74,11 +74,6 @@ def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
     return torch.stack([white.expand(along[0].shape), *along]).amax(dim=0)
 
 
-def without_noise(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> Tensor:
-    """Pictures [R, C, ..., H, W] less the white noise in them; the arguments of `filtered`."""
-    return filtered(values, noise, quietest)[0]
-
-
 def filtered(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> tuple[Tensor, Tensor]:
     """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter, and the length of what stays, [R].
 

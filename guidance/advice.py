@@ -109,6 +109,7 @@ def _share_below(sigma_of: Callable[[float], float], sigma: float, reached: bool
     """The first share, in thousandths, whose sigma is below one, or at it if `reached` says so."""
 
     def is_below(share: int) -> bool:
+        """Whether the sigma of a share, in thousandths, is low enough."""
         there = float(sigma_of(share / SHARES))
         return there < sigma or (reached and there <= sigma)
 

@@ -24,12 +24,13 @@ class Change:
     """What sampling since an earlier call did to the prediction.
 
     start: as if it had moved every value by REACH, [B, N]; norm: the mean of the Frobenius norm of J on that way, [B];
-    clear: how many times longer the change is than the noise in it, and left: the noise that is in a prediction after
-    the same filter, in units of std, [B].
+    step: how far sampling went in every value, in units of sigma_hat; clear: how many times longer the change is than
+    the noise in it, and left: the noise that is in a prediction after the same filter, in units of std, [B].
     """
 
     start: Tensor
     norm: Tensor
+    step: Tensor
     clear: Tensor
     left: Tensor
 
@@ -73,7 +74,7 @@ class OwnSteps(Search):
         is_clear = last.clear > CLEAR
         self.left = torch.where(is_clear, last.left, longer.left)
         start = torch.where(is_clear[:, None], last.start, longer.start)
-        self.start = self._above_noise(start)
+        self.start = self._above_noise(start, last.step)
         return torch.where(is_clear, norm, further)
 
     def then(self, picked: Tensor | None = None) -> Past:
@@ -101,9 +102,9 @@ class OwnSteps(Search):
         moved = self.masked(self.rows / self.alpha[:, None] - then.y)
         changed = self.masked(self.denoised - then.denoised)
         noises = torch.hypot(self.sigma_hat, then.sigma_hat)
-        left = self.noise() * noises
+        left = torch.zeros_like(noises)
         if not self.is_exact:
-            everyone = self.index(list(range(len(noises))))
+            everyone, left = self.index(list(range(len(noises)))), self.noise() * noises
             changed, left = (of[0] for of in self.filtered(changed[None], left[None, :, None], everyone, SILENT))
         lengths = torch.linalg.vector_norm(moved, dim=1)
         known = (lengths > 0) & lengths.isfinite()
@@ -113,16 +114,14 @@ class OwnSteps(Search):
         if self.run.start is not None:
             start = torch.where(known[:, None], start, self.run.start)
         size = torch.linalg.vector_norm(changed, dim=1)
-        return Change(start, scale * size, size / left, left / noises)
+        step = lengths / (self.size.sqrt() * self.sigma_hat)
+        return Change(start, scale * size, step, size / left, left / noises)
 
-    def _above_noise(self, start: Tensor) -> Tensor:
-        """A start [B, N] as long as the sampler's own step and as the noise asks, if WIDEST is enough.
+    def _above_noise(self, start: Tensor, step: Tensor) -> Tensor:
+        """A start [B, N] as long as the sampler's own step [B] and as the noise asks, if WIDEST is enough.
 
         Twice the noise, if a step of WIDEST in every value gives as much.
         """
-        assert self.run.last is not None
-        moved = self.masked(self.rows / self.alpha[:, None] - self.run.last[0])
-        step = torch.linalg.vector_norm(moved, dim=1) / (self.size.sqrt() * self.sigma_hat)
         enough = torch.maximum(step, balanced_reach(self.left)).clamp(REACH, WIDEST)[:, None]
         twice = torch.minimum(2 * self.left[:, None], WIDEST / REACH * length(start))
         return start * (torch.maximum(enough, twice) / length(start)).clamp(min=1)
