@@ -24,14 +24,16 @@ SPAN = 10.0  # once sigma is so many times smaller than at the first saddle, wha
 class ProbeSchedule:
     """When each image is looked at again; all tensors are [B].
 
-    last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is; rayleigh:
-    its last quotient, and margin: what that may be wrong by; found: whether a saddle was ever found, and first: the
-    sigma_hat of that; misses: how many looks in a row found none since; spent: evaluations before anything was found;
-    quiet: how many tests could not tell the density from a Gaussian; follows: whether what a test told is followed.
+    last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is, and soon:
+    the same while few directions are undecided; rayleigh: its last quotient, and margin: what that may be wrong by;
+    found: whether a saddle was ever found, and first: the sigma_hat of that; misses: how many looks in a row found none
+    since; spent: evaluations before anything was found; quiet: how many tests could not tell the density from a
+    Gaussian; follows: whether what a test told is followed.
     """
 
     last: Tensor
     due: Tensor
+    soon: Tensor
     rayleigh: Tensor
     margin: Tensor
     found: Tensor
@@ -46,7 +48,7 @@ class ProbeSchedule:
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
         no = nothing.bool()
-        return cls(endless, endless, nothing, nothing, no, nothing, nothing, nothing, nothing.long(), no)
+        return cls(endless, endless, endless, nothing, nothing, no, nothing, nothing, nothing, nothing.long(), no)
 
     @property
     def begun(self) -> Tensor:
@@ -81,9 +83,10 @@ class ProbeSchedule:
             return torch.zeros_like(self.found).index_copy(0, picked, values)
 
         silent = put(~tells)
+        due = torch.where(silent, sigma_hat / APART, self.due)
         return replace(
             self, quiet=self.quiet + silent, spent=self.spent + silent.float() - put(proves).float(),
-            follows=self.follows | put(tells & little), due=torch.where(silent, sigma_hat / APART, self.due),
+            follows=self.follows | put(tells & little), due=due, soon=due,
         )
 
     def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor, noise: Tensor) -> Tensor:
@@ -97,7 +100,8 @@ class ProbeSchedule:
         wanted = self.found | self.unsure | (enough & (self.spent < BUDGET))
         for quiet, most in enumerate(LEVELS, start=1):
             wanted = wanted & (self.begun | (self.quiet != quiet) | (noise < most))
-        return wanted & ~self.follows & sigma_hat.isfinite() & (sigma_hat <= self.due)
+        due = torch.where(norm < MANY, self.soon, self.due)
+        return wanted & ~self.follows & sigma_hat.isfinite() & (sigma_hat <= due)
 
     def goes_on(self, growth: Tensor, few: Tensor) -> Tensor:
         """For which images a second probe is worth it, after one with |J d| / |d| = growth, [B]; a boolean [B]."""
@@ -106,15 +110,16 @@ class ProbeSchedule:
 
     def after(
         self, images: Tensor, sigma_hat: Tensor, rayleigh: Tensor, margin: Tensor, evaluations: Tensor,
-        spacing: float,
+        spacing: float, norm: Tensor,
     ) -> "ProbeSchedule":
         """The schedule after a look at `images`, a boolean [B], that found the quotients `rayleigh` within `margin`.
 
-        Where a saddle was found, the next look comes when sigma has fallen by `spacing`, by that much more after each
-        look that finds none, and none comes once sigma is SPAN times smaller. Where a search found none, it comes where
-        the spread of the picture along that direction, sigma_hat sqrt(rho), could become a saddle; a quotient that has
-        not grown by then faster than that of any Gaussian is none. What is followed is looked at again after `spacing`
-        where it is open, and else where its spread could become a saddle. evaluations: what the look cost.
+        Where a saddle was found, the next look comes when sigma has fallen by `spacing`. Where many directions are
+        undecided, of which a look sees few, it comes by that much later after each look that finds none, and none comes
+        once sigma is SPAN times smaller. Where a search found none, it comes where the spread of the picture along that
+        direction, sigma_hat sqrt(rho), could become a saddle; a quotient that has not grown by then faster than that of
+        any Gaussian is none. What is followed is looked at again after `spacing` where it is open, and else where its
+        spread could become a saddle. evaluations: what the look cost; norm: the Frobenius norm of J, [B].
         """
         is_open = rayleigh > 1 + LEAST + margin
         rises = rayleigh > self.gaussian(sigma_hat) + LEAST + margin
@@ -131,7 +136,9 @@ class ProbeSchedule:
         again = torch.where(spent == BUDGET - 1, AGAIN * spread, sigma_hat)
         due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
         due = torch.where(follows, torch.where(is_open, sigma_hat / spacing, AGAIN * spread), due)
-        new = ProbeSchedule(sigma_hat, due, rayleigh, margin, found, first, misses, spent, self.quiet, follows)
+        soon = torch.where(found & ~grows & ~follows, sigma_hat / spacing, due)
+        due = torch.where(norm < MANY, soon, due)
+        new = ProbeSchedule(sigma_hat, due, soon, rayleigh, margin, found, first, misses, spent, self.quiet, follows)
         return ProbeSchedule(**{
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })

@@ -1,5 +1,6 @@
 """What the answers of one call tell of the saddle of each image, however the questions were chosen."""
 
+import math
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -79,7 +80,8 @@ class Search(Call):
         best = (new["rayleigh"] - margin).argmax(dim=0, keepdim=True)
         quotient, margin = new["rayleigh"].gather(0, best)[0], margin.gather(0, best)[0]
         spent = self.placed((self.evaluations - 1) / self.guide.directions)
-        schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing)
+        norm = torch.full_like(spent, math.inf) if run.norm is None else run.norm
+        schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing, norm)
         self.run = replace(run, schedule=schedule, **new)
 
     def cleaned(self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST) -> Tensor:
