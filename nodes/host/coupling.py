@@ -34,20 +34,19 @@ class Coupling:
             return ask(evaluated.alone)
         if ALONE in verdicts or compiled(model, options):
             return ask(conds)
-        together, alone = ask(conds, checking(options)), self._tried(ask, evaluated.alone)
-        same = alone is not None and agree(alone, together, x, model.get_dtype_inference())
+        together = ask(conds, checking(options))
+        try:
+            alone = ask(evaluated.alone)
+        except Exception as error:  # of another pack's model that needs all of its conditions
+            if comfy.model_management.is_oom(error):
+                raise
+            log.info("The weak model can not evaluate one condition alone (%r); all are evaluated together.", error)
+            verdicts[ALONE] = False
+            return together
+        same = agree(alone, together, x, model.get_dtype_inference())
         if same is None:
             return alone
         verdicts[ALONE] = same
         if not same:
             log.info("The weak model's conditions reach each other; they are evaluated together.")
         return alone if same else together
-
-    @staticmethod
-    def _tried(ask, conds):
-        try:
-            return ask(conds)
-        except Exception as error:
-            if comfy.model_management.is_oom(error):
-                raise
-        return None

@@ -76,6 +76,23 @@ class TestCoupled(TestStepCache):
     MAKE = Coupled
 
 
+class Paired(Coupled):
+    """The same, of two conditions and no fewer."""
+
+    @staticmethod
+    def mixed(output, count):
+        """output: [count * B, ...]"""
+        if count < 2:
+            raise ValueError("two conditions are needed")
+        return Coupled.mixed(output, count)
+
+
+class TestPaired(TestStepCache):
+    """Patches a model with it."""
+
+    MAKE = Paired
+
+
 REMEMBERED = {}
 
 
@@ -264,5 +281,6 @@ class TestNamed:
 
 
 CACHE_NODES = (
-    TestStepCache, TestCoupled, TestRemembers, TestTwice, TestPicky, TestCompiledBlock, TestForecast, TestNamed,
+    TestStepCache, TestCoupled, TestPaired, TestRemembers, TestTwice, TestPicky, TestCompiledBlock, TestForecast,
+    TestNamed,
 )
