@@ -3,6 +3,7 @@
 from .krylov import rayleigh_ritz
 from .precision import (
     EXACT,
+    FARTHEST,
     LOW,
     QUIETEST,
     REACH,
@@ -19,7 +20,7 @@ from .schedule import APART, LEAST, ProbeSchedule
 from .starts import by_chance, gaussian, side
 
 __all__ = [
-    "APART", "EXACT", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule", "assumed_noise",
-    "balanced_reach", "by_chance", "filtered", "gaussian", "noise_along", "noise_in_responses", "rayleigh_ritz",
-    "reach", "side",
+    "APART", "EXACT", "FARTHEST", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule",
+    "assumed_noise", "balanced_reach", "by_chance", "filtered", "gaussian", "noise_along", "noise_in_responses",
+    "rayleigh_ritz", "reach", "side",
 ]

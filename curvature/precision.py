@@ -9,7 +9,7 @@ from .starts import radial_frequency
 
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
 REACH, BEND = 0.25, 0.04  # of the noise level: so far D is straight to within BEND along a direction of J = 2, as tanh
-WIDEST = 1.0
+WIDEST, FARTHEST = 1.0, 2.0  # the second where noise is as long as that
 # A ring of n values of noise has more than 1 + 5 sqrt(2 / n) + 25 / n times its power in 1 of 270,000 cases at most
 # (Laurent and Massart, Annals of Statistics 28, 2000, lemma 1).
 ERRORS = 5.0

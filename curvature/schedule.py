@@ -8,9 +8,10 @@ from torch import Tensor
 
 LEAST = 0.01  # by how much a quotient must exceed 1: less is within what a probe's own step bends
 BUDGET = 3  # evaluations in which something must be found
+PROVEN = 6  # the same after a test that is certain, not counting that
 FEW, MANY = 1.0, 2.0  # norms of J where one direction may be a saddle, and where one of many may
-NEAR = 0.85  # of |J d| over |d|, above which a look for few directions goes on
-FAR = 0.5  # of the same, below which a look where a saddle was found before does not
+NEAR = 0.85  # of |J d| over |d|, above which a look goes on where not every look does
+FAR = 0.7  # of the same where a saddle was found before
 GRANTED = 1.1
 APART = 2.0  # sigma of an earlier call over that of now: nearer, a test tells too little; farther, it has more noise
 # Of noise to picture, at most, for the second test and the third: before the picture stands out, which is where most is
@@ -27,8 +28,8 @@ class ProbeSchedule:
     last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is, and soon:
     the same while few directions are undecided; rayleigh: its last quotient, and margin: what that may be wrong by;
     found: whether a saddle was ever found, and first: the sigma_hat of that; misses: how many looks in a row found none
-    since; spent: evaluations before anything was found; quiet: how many tests could not tell the density from a
-    Gaussian; follows: whether what a test told is followed.
+    since; spent: evaluations before anything was found, and budget: how many there may be; quiet: how many tests could
+    not tell the density from a Gaussian; follows: whether what a test told is followed.
     """
 
     last: Tensor
@@ -40,6 +41,7 @@ class ProbeSchedule:
     first: Tensor
     misses: Tensor
     spent: Tensor
+    budget: Tensor
     quiet: Tensor
     follows: Tensor
 
@@ -48,7 +50,10 @@ class ProbeSchedule:
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
         no = nothing.bool()
-        return cls(endless, endless, endless, nothing, nothing, no, nothing, nothing, nothing, nothing.long(), no)
+        return cls(
+            endless, endless, endless, nothing, nothing, no, nothing, nothing, nothing, nothing + BUDGET,
+            nothing.long(), no,
+        )
 
     @property
     def begun(self) -> Tensor:
@@ -62,8 +67,11 @@ class ProbeSchedule:
 
     @property
     def unsure(self) -> Tensor:
-        """Which images are asked once more about the direction of the last search, which was no saddle then."""
-        return ~self.found & self.begun & ~self.follows & (self.spent == BUDGET - 1)
+        """Which images are asked once more, a step of power iteration further than a search that found no saddle."""
+        return ~self.found & self.begun & ~self.follows & self._goes_further(self.spent)
+
+    def _goes_further(self, spent: Tensor) -> Tensor:
+        return (spent >= BUDGET - 1) & (spent < self.budget)
 
     @property
     def untested(self) -> Tensor:
@@ -82,11 +90,12 @@ class ProbeSchedule:
             """The booleans of `picked` in their places, [B], False elsewhere."""
             return torch.zeros_like(self.found).index_copy(0, picked, values)
 
-        silent = put(~tells)
+        silent, proven = put(~tells), put(proves)
         due = torch.where(silent, sigma_hat / APART, self.due)
         return replace(
-            self, quiet=self.quiet + silent, spent=self.spent + silent.float() - put(proves).float(),
-            follows=self.follows | put(tells & little), due=due, soon=due,
+            self, quiet=self.quiet + silent, spent=self.spent + silent.float() - proven.float(),
+            budget=torch.where(proven, PROVEN, self.budget), follows=self.follows | put(tells & little),
+            due=due, soon=due,
         )
 
     def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor, noise: Tensor) -> Tensor:
@@ -103,9 +112,13 @@ class ProbeSchedule:
         due = torch.where(norm < MANY, self.soon, self.due)
         return wanted & ~self.follows & sigma_hat.isfinite() & (sigma_hat <= due)
 
-    def goes_on(self, growth: Tensor, few: Tensor) -> Tensor:
-        """For which images a second probe is worth it, after one with |J d| / |d| = growth, [B]; a boolean [B]."""
-        enough = growth > torch.where(self.found, FAR, torch.where(few, NEAR, 0))
+    def goes_on(self, growth: Tensor, few: Tensor, evaluations: Tensor) -> Tensor:
+        """For which images a second probe is worth it, after one with |J d| / |d| = growth, [B]; a boolean [B].
+
+        evaluations: those of the call so far, [B]. A probe that leaves none for later must promise something.
+        """
+        is_last = self.spent + evaluations + 1 >= BUDGET
+        enough = growth > torch.where(self.found, FAR, torch.where(few | is_last, NEAR, 0))
         return enough & ~self.unsure & (self.found | (self.spent < BUDGET - 1))
 
     def after(
@@ -117,28 +130,30 @@ class ProbeSchedule:
         Where a saddle was found, the next look comes when sigma has fallen by `spacing`. Where many directions are
         undecided, of which a look sees few, it comes by that much later after each look that finds none, and none comes
         once sigma is SPAN times smaller. Where a search found none, it comes where the spread of the picture along that
-        direction, sigma_hat sqrt(rho), could become a saddle; a quotient that has not grown by then faster than that of
-        any Gaussian is none. What is followed is looked at again after `spacing` where it is open, and else where its
-        spread could become a saddle. evaluations: what the look cost; norm: the Frobenius norm of J, [B].
+        direction, sigma_hat sqrt(rho), could become a saddle. What is followed is looked at again after `spacing` where
+        it is open, and else where its spread could become a saddle. evaluations: what the look cost; norm: the
+        Frobenius norm of J, [B].
         """
         is_open = rayleigh > 1 + LEAST + margin
         rises = rayleigh > self.gaussian(sigma_hat) + LEAST + margin
         spent = self.spent + evaluations
         follows = self._follows_on(is_open, rises, spent)
         spent = torch.where(self.follows & ~follows, BUDGET, spent)
-        grows = self.unsure & rises
-        found = self.found | ((is_open | grows) & ~self.follows)
+        found = self.found | (is_open & ~self.follows)
         first = torch.where(self.found, self.first, sigma_hat)
         misses = torch.where(is_open, 0, self.misses + 1)
         later = sigma_hat / spacing ** (1 + misses)
         later = torch.where(later < first / SPAN, 0, later)
         spread = sigma_hat * rayleigh.clamp(0.01, 1).sqrt()
-        again = torch.where(spent == BUDGET - 1, AGAIN * spread, sigma_hat)
-        due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
+        again = torch.where(self._goes_further(spent), AGAIN * spread, sigma_hat)
+        due = torch.where(found, later, again)
         due = torch.where(follows, torch.where(is_open, sigma_hat / spacing, AGAIN * spread), due)
-        soon = torch.where(found & ~grows & ~follows, sigma_hat / spacing, due)
+        soon = torch.where(found & ~follows, sigma_hat / spacing, due)
         due = torch.where(norm < MANY, soon, due)
-        new = ProbeSchedule(sigma_hat, due, soon, rayleigh, margin, found, first, misses, spent, self.quiet, follows)
+        new = replace(
+            self, last=sigma_hat, due=due, soon=soon, rayleigh=rayleigh, margin=margin, found=found, first=first,
+            misses=misses, spent=spent, follows=follows,
+        )
         return ProbeSchedule(**{
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Of the noise, what is longer beyond a Gaussian's answer is none: in full precision, where a network of many layers
 # rounds more often than once, and in half precision where no filter can take the noise out.
 BEYOND_EXACT, BEYOND = 30.0, 3.0
+CERTAIN = 1.5  # times the most that the noise can be
 LITTLE = 0.3  # of what a Gaussian explains: more than that, and two rounds from the sampler's own step find more
 
 
@@ -78,7 +79,7 @@ class Automatic(OwnSteps):
         else:
             tells = beyond.any(dim=1)  # the filter leaves no noise
         little = lengths < LITTLE * foretold
-        proves = ~little & (lengths > BEYOND * noise)
+        proves = ~little & (lengths > noise * (CERTAIN * self.most / self.noise())[picked].clamp(max=BEYOND))
         schedule = self.run.schedule.tested(picked, tells, little, tells & proves, self.sigma_hat)
         self.run = replace(self.run, schedule=schedule)
         kinds = torch.stack([tells & little, tells & ~little]).tolist()
@@ -133,12 +134,12 @@ class Automatic(OwnSteps):
         """First displacements [directions, b, N]: along the direction that is known, and along what the picture does.
 
         A step of the sampler moves x by noise alike in all directions, so that the change of the denoised prediction is
-        the first step of a power iteration, made for nothing. Its side is a coin's, that the seed throws. once_more:
-        along the direction of the last look alone.
+        the first step of a power iteration, made for nothing. Its side is a coin's, that the seed throws. once_more: a
+        step of power iteration further than the last look alone.
         """
         run, picked = self.run, self.index(images)
         if once_more:
-            return self.scaled(self.reach()[picked] * run.vectors[:, picked], picked)
+            return self.scaled(self.reach()[picked] * run.ahead[:, picked], picked)
         was_open = self._was_open()[:, picked, None]
         # A direction that was no saddle would hide another.
         known = torch.where(was_open, self.reach()[picked] * run.ahead[:, picked], 0)
@@ -181,7 +182,8 @@ class Automatic(OwnSteps):
         """Which of the images a second probe is worth, a list of booleans."""
         growth = (length(told) / length(displacements))[..., 0].amax(dim=0)
         growth = torch.zeros_like(self.std).index_copy(0, picked, growth)
-        worth: list[bool] = self.run.schedule.goes_on(growth, self.few)[picked].tolist()
+        evaluations = self.placed((self.evaluations - 1) / self.guide.directions)
+        worth: list[bool] = self.run.schedule.goes_on(growth, self.few, evaluations)[picked].tolist()
         return worth
 
     def _look_again(

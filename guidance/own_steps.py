@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, LOW, REACH, SILENT, WIDEST, balanced_reach
+from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach
 from .call import length
 from .run import Past, Run
 from .search import Search
@@ -43,12 +43,13 @@ class OwnSteps(Search):
         self.start = run.start
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
         self.left = torch.zeros_like(self.std)  # of the noise in an answer after the filter, in units of std, [B]
+        self.most = torch.full_like(self.std, math.inf)  # that the noise in an answer can be, in units of std, [B]
         self.follows = False  # whether a direction is of another call than the probe along it
 
     def learn_from_step(self) -> None:
         """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
         run, y = self.run, self.rows / self.alpha[:, None]
-        norm, start = run.norm, run.start
+        norm, start, turned = run.norm, run.start, run.turned
         if run.last is not None and run.denoised is not None:
             change = self._change(Past(run.last[0], run.denoised, run.last[1]))
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
@@ -58,7 +59,9 @@ class OwnSteps(Search):
             self.start = start
             if not self.is_exact:
                 norm = self._learn_in_noise(change, norm)
-        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm)
+                turned = self.denoised - run.denoised, run.last[1]
+                self.most = self._most_noise(*turned)
+        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm, turned=turned)
 
     def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
         """The norm of J, [B], and the start, from the last step where it is clear, else from a longer way.
@@ -76,6 +79,22 @@ class OwnSteps(Search):
         start = torch.where(is_clear[:, None], last.start, longer.start)
         self.start = self._above_noise(start, last.step)
         return torch.where(is_clear, norm, further)
+
+    def _most_noise(self, changed: Tensor, before: Tensor) -> Tensor:
+        """How long the noise in an answer can be, in units of std, [B], from the changes [B, N] of the last two steps.
+
+        A step changes a prediction nearly in the direction in which the step before it did. What it does besides is the
+        noise of three predictions, each as long as its sigma is large, and where a picture turns it is more.
+        before: sigma_hat before the step, [B].
+        """
+        if self.run.turned is None:
+            return self.most
+        old, first = self.run.turned
+        share = (changed * old).sum(dim=1) / old.square().sum(dim=1).clamp(min=torch.finfo(old.dtype).tiny)
+        rest = torch.linalg.vector_norm(changed - share[:, None] * old, dim=1)
+        sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * first])
+        most = rest / torch.linalg.vector_norm(sigmas, dim=0)
+        return torch.where(most.isfinite(), most, math.inf)
 
     def then(self, picked: Tensor | None = None) -> Past:
         """The call before that is APART from now, of the images picked or of all."""
@@ -118,13 +137,16 @@ class OwnSteps(Search):
         return Change(start, scale * size, step, size / left, left / noises)
 
     def _above_noise(self, start: Tensor, step: Tensor) -> Tensor:
-        """A start [B, N] as long as the sampler's own step [B] and as the noise asks, if WIDEST is enough.
+        """A start [B, N] as long as the sampler's own step [B], as far as WIDEST, and as the noise asks."""
+        enough = torch.maximum(step.clamp(REACH, WIDEST), self._in_noise())[:, None]
+        return start * (enough / length(start)).clamp(min=1)
 
-        Twice the noise, if a step of WIDEST in every value gives as much.
+    def _in_noise(self) -> Tensor:
+        """How far a probe reaches for its noise, in units of std, [B]: twice all of it, and so that what bends counts.
+
+        The direction of an answer must stand out of all the noise, its quotient of what the filter leaves.
         """
-        enough = torch.maximum(step, balanced_reach(self.left)).clamp(REACH, WIDEST)[:, None]
-        twice = torch.minimum(2 * self.left[:, None], WIDEST / REACH * length(start))
-        return start * (torch.maximum(enough, twice) / length(start)).clamp(min=1)
+        return torch.maximum(2 * self.noise(), balanced_reach(self.left)).clamp(REACH, FARTHEST)
 
     def told(self, answer: Tensor, picked: Tensor) -> Tensor:
         """J times the displacements of a search, [directions, b, N], from the predictions there, less the noise.
@@ -144,7 +166,7 @@ class OwnSteps(Search):
         """How far to probe along a direction that is known, [B, 1]."""
         if self.is_exact:
             return super().reach()
-        return (balanced_reach(self.left).clamp(max=WIDEST) * self.std)[:, None]
+        return (self._in_noise() * self.std)[:, None]
 
     def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
         """Length of the noise in a response, in units of std, [b]; `shared` is what the filter leaves of it."""
