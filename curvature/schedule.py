@@ -11,7 +11,7 @@ BUDGET = 3  # evaluations in which something must be found
 PROVEN = 6  # the same after a test that is certain, not counting that
 FEW, MANY = 1.0, 2.0  # norms of J where one direction may be a saddle, and where one of many may
 NEAR = 0.85  # of |J d| over |d|, above which a look goes on where not every look does
-FAR = 0.7  # of the same where a saddle was found before
+FAR = 0.5  # of the same where a saddle was found before
 GRANTED = 1.1
 APART = 2.0  # sigma of an earlier call over that of now: nearer, a test tells too little; farther, it has more noise
 # Of noise to picture, at most, for the second test and the third: before the picture stands out, which is where most is
