@@ -59,8 +59,11 @@ class OwnSteps(Search):
             self.start = start
             if not self.is_exact:
                 norm = self._learn_in_noise(change, norm)
-                turned = self.denoised - run.denoised, run.last[1]
-                self.most = self._most_noise(*turned)
+                changed, before = self.denoised - run.denoised, run.last[1]
+                most = self._most_noise(changed, before)
+                turned = changed, before, most
+                if run.turned is not None:  # noise of a few directions may lie along a change for once
+                    self.most = torch.maximum(most, run.turned[2])
         self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm, turned=turned)
 
     def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class OwnSteps(Search):
         """
         if self.run.turned is None:
             return self.most
-        old, first = self.run.turned
+        old, first, _ = self.run.turned
         share = (changed * old).sum(dim=1) / old.square().sum(dim=1).clamp(min=torch.finfo(old.dtype).tiny)
         rest = torch.linalg.vector_norm(changed - share[:, None] * old, dim=1)
         sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * first])

@@ -49,9 +49,9 @@ class Run:
     where the picture may change, or None; denoised: the prediction at the last call, [B, N].
 
     By the automatic schedule, last: y and sigma_hat at the last call; start: what the last step did to the denoised
-    prediction, for a step of REACH in every value; turned: what it did, [B, N], and sigma_hat before it; norm: the
-    Frobenius norm of J, [B]; near, far: calls before, of each image those whose sigma_hat was APART times that of now,
-    or of near.
+    prediction, for a step of REACH in every value; turned: what it did, [B, N], sigma_hat before it, and how long the
+    noise in it can be, [B]; norm: the Frobenius norm of J, [B]; near, far: calls before, of each image those whose
+    sigma_hat was APART times that of now, or of near.
 
     In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
     and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
@@ -77,7 +77,7 @@ class Run:
     denoised: Tensor | None = None
     last: tuple[Tensor, Tensor] | None = None
     start: Tensor | None = None
-    turned: tuple[Tensor, Tensor] | None = None
+    turned: tuple[Tensor, Tensor, Tensor] | None = None
     norm: Tensor | None = None
     near: Past | None = None
     far: Past | None = None
