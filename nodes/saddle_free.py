@@ -84,7 +84,7 @@ def _search_inputs():
         io.Float.Input(
             "probe_radius", default=0.0, min=0.0, max=10.0, step=0.01, round=0.001, advanced=True,
             tooltip="How far from the picture the model is tried out to find where it is undecided, in units "
-            "of the noise level. 0 chooses for you, from 0.25 to 1: the more, the noisier half precision makes "
+            "of the noise level. 0 chooses for you, from 0.25 to 2: the more, the noisier half precision makes "
             "the model's answers. Leave it at 0 unless you know better: too small finds rounding errors, too "
             "large looks past the place.",
         ),

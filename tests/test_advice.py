@@ -143,7 +143,7 @@ def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, digit="3", **knobs):
     "options",
     [
         {"refresh_every": 0, "digit": "none", "steps": 16, "scale": 8.0},
-        {"refresh_every": 1, "digit": "none", "scale": 8.0}, {"refresh_every": 0, "sampler": "heun"},
+        {"refresh_every": 1, "digit": "none", "scale": 8.0}, {"refresh_every": 0, "digit": "none", "sampler": "heun"},
         {"refresh_every": 1, "digit": "none", "scale": 16.0, "cfg": 2.0},
     ],
     ids=["automatic", "every call", "heun", "CFG"],
@@ -195,7 +195,7 @@ def test_noise_that_hides_a_saddle_in_half_precision_is_named(host):
     graph.add("TestCaptureTrace", trace=output(model, 1), latent=samples, label="trace")
     host.run(graph.prompt)
     (said,) = host.record.traces["trace"].plain()["advice"]
-    assert said["key"] == "noise" and float(said["figures"]["error"]) > 0.1
+    assert said["key"] == "noise" and float(said["figures"]["error"]) > 0.05
 
 
 # --- In every language -----------------------------------------------------------------------------------------------

@@ -310,19 +310,6 @@ def test_caches_on_both_models_keep_to_their_own(host, cache, shared):
     assert torch.equal(run(host, source, "again", both, steps=8), first)
 
 
-def test_a_weak_model_that_needs_all_conditions_is_asked_with_them(host, caplog):
-    source, found = two_models("sd3", host), {}
-    for patch in ("TestCoupled", "TestPaired"):
-        caplog.clear()
-        with caplog.at_level(logging.INFO):
-            found[patch] = run(host, source, patch, lambda g, m, w, patch=patch: steered(
-                g, m, g.add(patch, model=w, where="function"), scale=3.0
-            ), batch=3, cfg=4.0)
-    assert torch.equal(*found.values())
-    lines = [record.getMessage() for record in caplog.records if record.name.endswith("host.coupling")]
-    assert len(lines) == 1 and "two conditions are needed" in lines[0]
-
-
 def test_guidance_on_the_weak_model_is_left_out(host, caplog):
     source = two_models("demo", host)
     plain = run(host, source, "plain", steered, batch=3)

@@ -76,6 +76,23 @@ def seen(density, every, images=8, name="fp32", seed=0, scale=1.0):
     return found, network.evaluations / images - len(guide.trace), guide
 
 
+@pytest.mark.parametrize("noise, coloured", [(1.0, False), (3.0, False), (1.0, True), (3.0, True)])
+@pytest.mark.parametrize("spectrum", ["8 broad", "k^-1.5", "k^-2.5"])
+def test_the_samplers_steps_tell_how_long_the_noise_can_be(spectrum, noise, coloured):
+    """Hardly more than it is, and hardly ever less, whatever its colour, until rounding of the sample outweighs it."""
+    density, ratios = Density(SHAPE, SPECTRA[spectrum]), []
+    network = Network(density.denoise, torch.bfloat16, noise, coloured)
+
+    def watch(y, sigma, push, guide):
+        if guide._run.turned is not None and sigma > 0.5:
+            exact = torch.linalg.vector_norm((network.answer - density.denoise(y, sigma)).flatten(1), dim=1)
+            ratios.append(guide._run.turned[2] * sigma / exact)
+
+    run(network, density.noise(8, 0), STEPS, SaddleFree(1.0, dtype=torch.bfloat16), watch)
+    told = torch.stack(ratios[2:])  # before, there is no step to compare with
+    assert told.shape[0] >= 10 and 1 <= told.median() <= 1.3 and told.min() > 0.85 and told.max() < 2
+
+
 def hidden(mean=1.0, rank=64, resolved=40):
     """One bimodal wave over variances that fall as k^-1.5, of which `resolved` have J > 0.99 where it opens."""
     variances = power_law(SHAPE, 1.5)

@@ -142,6 +142,23 @@ def test_a_saddle_too_early_seen_is_seen_again_when_it_opens():
     assert early.sum() >= 2 and acted[early].float().mean() >= 0.5
 
 
+@pytest.mark.parametrize("is_certain, first, most", [(True, 3, 7), (False, 2, 3)])
+def test_a_search_goes_on_longer_where_the_test_is_certain(is_certain, first, most):
+    """By one evaluation at each sigma that its spread calls for. first: those of the call of the test."""
+    schedule, everyone = ProbeSchedule.start(1), torch.tensor([True])
+    tells, sigma, spent = torch.tensor([True]), torch.tensor([8.0]), first
+    schedule = schedule.tested(torch.tensor([0]), tells, ~tells, torch.tensor([is_certain]), sigma)
+    rest = (torch.tensor([0.5]), torch.tensor([0.01]))
+    schedule = schedule.after(everyone, sigma, *rest, torch.tensor([float(first)]), 2.5, torch.tensor([9.0]))
+    while schedule.unsure.item():
+        assert 0.6 * sigma < schedule.due < 0.7 * sigma
+        sigma = schedule.due
+        schedule = schedule.after(everyone, sigma, *rest, torch.tensor([1.0]), 2.5, torch.tensor([9.0]))
+        spent += 1
+    assert spent == most and not schedule.found.item()
+    assert not schedule.asks(sigma / 2, torch.tensor([9.0]), ~tells, torch.tensor([0.1])).item()
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), sigma=st.floats(0.01, 100))
 def test_images_are_asked_for_by_themselves(seed, sigma):

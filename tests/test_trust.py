@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 from cases import long_but
-from graphs import guided
+from graphs import guided, steered
 from runs import close, counts, two_models
 from runs import run as run_once
 from variants import Setup, Variant, sampled, undecided
@@ -197,3 +197,16 @@ def test_an_answer_that_is_the_step_itself_is_made_up_and_no_network_s_is(host):
     assert not made_up(one + step, base, x + step, x, torch.float32)
     few = [tensor[:, :8] for tensor in (base + step, base, x + step, x)]
     assert not made_up(*few, torch.float32)
+
+
+def test_a_weak_model_that_needs_all_conditions_is_asked_with_them(host, caplog):
+    source, found = two_models("sd3", host), {}
+    for patch in ("TestCoupled", "TestPaired"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            found[patch] = run_once(host, source, patch, lambda g, m, w, patch=patch: steered(
+                g, m, g.add(patch, model=w, where="function"), scale=3.0
+            ), batch=3, cfg=4.0)
+    assert torch.equal(*found.values())
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("host.coupling")]
+    assert len(lines) == 1 and "two conditions are needed" in lines[0]
