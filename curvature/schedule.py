@@ -123,7 +123,7 @@ class ProbeSchedule:
 
     def after(
         self, images: Tensor, sigma_hat: Tensor, rayleigh: Tensor, margin: Tensor, evaluations: Tensor,
-        spacing: float, norm: Tensor,
+        spacing: float, norm: Tensor, is_same: bool = False,
     ) -> "ProbeSchedule":
         """The schedule after a look at `images`, a boolean [B], that found the quotients `rayleigh` within `margin`.
 
@@ -132,23 +132,25 @@ class ProbeSchedule:
         once sigma is SPAN times smaller. Where a search found none, it comes where the spread of the picture along that
         direction, sigma_hat sqrt(rho), could become a saddle. What is followed is looked at again after `spacing` where
         it is open, and else where its spread could become a saddle. evaluations: what the look cost; norm: the
-        Frobenius norm of J, [B].
+        Frobenius norm of J, [B]; is_same: whether what is asked once more is the direction of the look before, of which
+        a quotient that grows faster than any Gaussian's tells that it is about to open.
         """
         is_open = rayleigh > 1 + LEAST + margin
         rises = rayleigh > self.gaussian(sigma_hat) + LEAST + margin
         spent = self.spent + evaluations
         follows = self._follows_on(is_open, rises, spent)
         spent = torch.where(self.follows & ~follows, BUDGET, spent)
-        found = self.found | (is_open & ~self.follows)
+        grows = self.unsure & rises & is_same
+        found = self.found | ((is_open | grows) & ~self.follows)
         first = torch.where(self.found, self.first, sigma_hat)
         misses = torch.where(is_open, 0, self.misses + 1)
         later = sigma_hat / spacing ** (1 + misses)
         later = torch.where(later < first / SPAN, 0, later)
         spread = sigma_hat * rayleigh.clamp(0.01, 1).sqrt()
         again = torch.where(self._goes_further(spent), AGAIN * spread, sigma_hat)
-        due = torch.where(found, later, again)
+        due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
         due = torch.where(follows, torch.where(is_open, sigma_hat / spacing, AGAIN * spread), due)
-        soon = torch.where(found & ~follows, sigma_hat / spacing, due)
+        soon = torch.where(found & ~grows & ~follows, sigma_hat / spacing, due)
         due = torch.where(norm < MANY, soon, due)
         new = replace(
             self, last=sigma_hat, due=due, soon=soon, rayleigh=rayleigh, margin=margin, found=found, first=first,

@@ -135,11 +135,13 @@ class Automatic(OwnSteps):
 
         A step of the sampler moves x by noise alike in all directions, so that the change of the denoised prediction is
         the first step of a power iteration, made for nothing. Its side is a coin's, that the seed throws. once_more: a
-        step of power iteration further than the last look alone.
+        step of power iteration further than the last look alone; under a mask, where no test tells of Gaussians, along
+        the direction of that look, whose quotient can tell.
         """
         run, picked = self.run, self.index(images)
         if once_more:
-            return self.scaled(self.reach()[picked] * run.ahead[:, picked], picked)
+            last = run.ahead if run.mask is None else run.vectors
+            return self.scaled(self.reach()[picked] * last[:, picked], picked)
         was_open = self._was_open()[:, picked, None]
         # A direction that was no saddle would hide another.
         known = torch.where(was_open, self.reach()[picked] * run.ahead[:, picked], 0)

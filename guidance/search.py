@@ -81,7 +81,9 @@ class Search(Call):
         quotient, margin = new["rayleigh"].gather(0, best)[0], margin.gather(0, best)[0]
         spent = self.placed((self.evaluations - 1) / self.guide.directions)
         norm = torch.full_like(spent, math.inf) if run.norm is None else run.norm
-        schedule = run.schedule.after(everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing, norm)
+        schedule = run.schedule.after(
+            everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing, norm, is_same=run.mask is not None
+        )
         self.run = replace(run, schedule=schedule, **new)
 
     def cleaned(self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST) -> Tensor:

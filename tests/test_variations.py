@@ -163,7 +163,7 @@ def test_the_frames_of_a_video_stay_together(host, batch):
     undecided = graph.add("TestUndecided", model=model, amount=6.0)
     videos = graph.add(
         "GuidanceVariations", model=undecided, positive=positive, negative=negative, latent_image=latent, vae=vae,
-        **(SAMPLING | KNOBS | {"scheduler": "simple", "count": 2, "steps": 10}),
+        **(SAMPLING | KNOBS | {"scheduler": "simple", "count": 2, "steps": 10, "guidance_seed": 1}),
     )
     graph.add("TestCaptureImage", images=videos, label="images")
     graph.add("TestCapture", samples=output(videos, 1), label="latents")
