@@ -91,7 +91,7 @@ def _search_inputs():
         io.Int.Input(
             "refresh_every", default=0, min=0, max=64, advanced=True,
             tooltip="How often the model is tried out to find where it is undecided. 0 chooses for you: "
-            "usually 4 to 8 extra evaluations a picture, at most 4 where there is nothing to find. 1 is one "
+            "usually 4 to 9 extra evaluations a picture, at most 4 where there is nothing to find. 1 is one "
             "extra evaluation at every call, 2 one every two steps, and so on. Useful range 0 to 4; higher is "
             "faster and finds less.",
         ),
