@@ -9,7 +9,8 @@ from .starts import radial_frequency
 
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
 REACH, BEND = 0.25, 0.04  # of the noise level: so far D is straight to within BEND along a direction of J = 2, as tanh
-WIDEST, FARTHEST = 1.0, 2.0  # the second where noise is as long as that
+WIDEST = 1.0
+FARTHEST = 2.0  # of a search, whose directions must stand out of the noise
 # A ring of n values of noise has more than 1 + 5 sqrt(2 / n) + 25 / n times its power in 1 of 270,000 cases at most
 # (Laurent and Massart, Annals of Statistics 28, 2000, lemma 1).
 ERRORS = 5.0
@@ -27,12 +28,12 @@ def assumed_noise(dtype: torch.dtype, size: int) -> float:
     return torch.finfo(dtype).eps / 2 * math.sqrt(size)
 
 
-def reach(noise: float | Tensor) -> Tensor:
-    """How far to probe along a known direction, in units of std: twice the noise, within the range that is straight.
+def reach(noise: float | Tensor, most: float = WIDEST) -> Tensor:
+    """How far to probe in units of std: twice the noise, from REACH to `most`.
 
     noise: length of the error of an answer in units of std, a float or [B].
     """
-    return (2 * torch.as_tensor(noise)).clamp(REACH, WIDEST)
+    return (2 * torch.as_tensor(noise)).clamp(REACH, most)
 
 
 def balanced_reach(noise: Tensor) -> Tensor:

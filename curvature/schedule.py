@@ -25,16 +25,15 @@ SPAN = 10.0  # once sigma is so many times smaller than at the first saddle, wha
 class ProbeSchedule:
     """When each image is looked at again; all tensors are [B].
 
-    last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is, and soon:
-    the same while few directions are undecided; rayleigh: its last quotient, and margin: what that may be wrong by;
-    found: whether a saddle was ever found, and first: the sigma_hat of that; misses: how many looks in a row found none
-    since; spent: evaluations before anything was found, and budget: how many there may be; quiet: how many tests could
-    not tell the density from a Gaussian; follows: whether what a test told is followed.
+    last: sigma_hat of its last look, inf before the first; due: at or below which sigma_hat the next one is; rayleigh:
+    its last quotient, and margin: what that may be wrong by; found: whether a saddle was ever found, and first: the
+    sigma_hat of that; misses: how many looks in a row found none since; spent: evaluations before anything was found,
+    and budget: how many there may be; quiet: how many tests could not tell the density from a Gaussian; follows:
+    whether what a test told is followed.
     """
 
     last: Tensor
     due: Tensor
-    soon: Tensor
     rayleigh: Tensor
     margin: Tensor
     found: Tensor
@@ -50,10 +49,8 @@ class ProbeSchedule:
         """The schedule at the start of a run, for `batch` images."""
         endless, nothing = torch.full((batch,), math.inf, device=device), torch.zeros(batch, device=device)
         no = nothing.bool()
-        return cls(
-            endless, endless, endless, nothing, nothing, no, nothing, nothing, nothing, nothing + BUDGET,
-            nothing.long(), no,
-        )
+        budget = nothing + BUDGET
+        return cls(endless, endless, nothing, nothing, no, nothing, nothing, nothing, budget, nothing.long(), no)
 
     @property
     def begun(self) -> Tensor:
@@ -91,26 +88,30 @@ class ProbeSchedule:
             return torch.zeros_like(self.found).index_copy(0, picked, values)
 
         silent, proven = put(~tells), put(proves)
-        due = torch.where(silent, sigma_hat / APART, self.due)
         return replace(
             self, quiet=self.quiet + silent, spent=self.spent + silent.float() - proven.float(),
             budget=torch.where(proven, PROVEN, self.budget), follows=self.follows | put(tells & little),
-            due=due, soon=due,
+            due=torch.where(silent, sigma_hat / APART, self.due),
         )
 
-    def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor, noise: Tensor) -> Tensor:
+    def asks(self, sigma_hat: Tensor, norm: Tensor, few: Tensor, noise: Tensor, spacing: float) -> Tensor:
         """Which images to look at now; all [B], the result a boolean.
 
         norm: the Frobenius norm of J, which no quotient exceeds; few: whether few directions are undecided, so that a
         saddle opens at a norm of about 1; where many are, it is later; noise: how many times longer the noise is than
-        the picture. A density that showed no saddle for the budget is left alone.
+        the picture; spacing: as in `after`. A density that showed no saddle for the budget is left alone.
         """
         enough = norm > torch.where(few & (self.spent == 0), FEW, MANY)
         wanted = self.found | self.unsure | (enough & (self.spent < BUDGET))
         for quiet, most in enumerate(LEVELS, start=1):
             wanted = wanted & (self.begun | (self.quiet != quiet) | (noise < most))
-        due = torch.where(norm < MANY, self.soon, self.due)
+        due = self._sooner(norm, spacing).due
         return wanted & ~self.follows & sigma_hat.isfinite() & (sigma_hat <= due)
+
+    def _sooner(self, norm: Tensor, spacing: float) -> "ProbeSchedule":
+        """The schedule where few directions are undecided, all of which a look sees: one at each fall by `spacing`."""
+        sooner = torch.maximum(self.due, self.last / spacing)
+        return replace(self, due=torch.where(self.found & (norm < MANY), sooner, self.due))
 
     def goes_on(self, growth: Tensor, few: Tensor, evaluations: Tensor) -> Tensor:
         """For which images a second probe is worth it, after one with |J d| / |d| = growth, [B]; a boolean [B].
@@ -150,12 +151,10 @@ class ProbeSchedule:
         again = torch.where(self._goes_further(spent), AGAIN * spread, sigma_hat)
         due = torch.where(found, torch.where(grows & ~is_open, spread, later), again)
         due = torch.where(follows, torch.where(is_open, sigma_hat / spacing, AGAIN * spread), due)
-        soon = torch.where(found & ~grows & ~follows, sigma_hat / spacing, due)
-        due = torch.where(norm < MANY, soon, due)
         new = replace(
-            self, last=sigma_hat, due=due, soon=soon, rayleigh=rayleigh, margin=margin, found=found, first=first,
-            misses=misses, spent=spent, follows=follows,
-        )
+            self, last=sigma_hat, due=due, rayleigh=rayleigh, margin=margin, found=found, first=first, misses=misses,
+            spent=spent, follows=follows,
+        )._sooner(norm, spacing)
         return ProbeSchedule(**{
             name: torch.where(images, value, getattr(self, name)) for name, value in vars(new).items()
         })

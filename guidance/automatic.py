@@ -60,7 +60,7 @@ class Automatic(OwnSteps):
         if self.start is None or run.norm is None:
             return [[]] * 4
         noise = self.sigma_hat * self.size.sqrt() / torch.linalg.vector_norm(self.masked(self.denoised), dim=1)
-        asks = schedule.asks(self.sigma_hat, run.norm, self.few, noise) & run.norm.isfinite()
+        asks = schedule.asks(self.sigma_hat, run.norm, self.few, noise, self.guide.spacing) & run.norm.isfinite()
         tests, unsure = torch.zeros_like(asks), schedule.unsure
         if run.mask is None and run.near is not None:  # what a mask protects is where the caller puts it
             tests = schedule.untested & run.near.sigma_hat.isfinite()
@@ -184,8 +184,7 @@ class Automatic(OwnSteps):
         """Which of the images a second probe is worth, a list of booleans."""
         growth = (length(told) / length(displacements))[..., 0].amax(dim=0)
         growth = torch.zeros_like(self.std).index_copy(0, picked, growth)
-        evaluations = self.placed((self.evaluations - 1) / self.guide.directions)
-        worth: list[bool] = self.run.schedule.goes_on(growth, self.few, evaluations)[picked].tolist()
+        worth: list[bool] = self.run.schedule.goes_on(growth, self.few, self.spent())[picked].tolist()
         return worth
 
     def _look_again(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach
+from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, reach
 from .call import length
-from .run import Past, Run
+from .run import Past, Run, Turn
 from .search import Search
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OwnSteps(Search):
     def learn_from_step(self) -> None:
         """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
         run, y = self.run, self.rows / self.alpha[:, None]
-        norm, start, turned = run.norm, run.start, run.turned
+        norm, start, turn = run.norm, run.start, None
         if run.last is not None and run.denoised is not None:
             change = self._change(Past(run.last[0], run.denoised, run.last[1]))
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
@@ -59,12 +59,9 @@ class OwnSteps(Search):
             self.start = start
             if not self.is_exact:
                 norm = self._learn_in_noise(change, norm)
-                changed, before = self.denoised - run.denoised, run.last[1]
-                most = self._most_noise(changed, before)
-                turned = changed, before, most
-                if run.turned is not None:  # noise of a few directions may lie along a change for once
-                    self.most = torch.maximum(most, run.turned[2])
-        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm, turned=turned)
+                if run.mask is None:  # under a mask no test asks for it
+                    turn = self._turn(self.denoised - run.denoised, run.last[1])
+        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm, turn=turn)
 
     def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
         """The norm of J, [B], and the start, from the last step where it is clear, else from a longer way.
@@ -83,21 +80,23 @@ class OwnSteps(Search):
         self.start = self._above_noise(start, last.step)
         return torch.where(is_clear, norm, further)
 
-    def _most_noise(self, changed: Tensor, before: Tensor) -> Tensor:
-        """How long the noise in an answer can be, in units of std, [B], from the changes [B, N] of the last two steps.
+    def _turn(self, changed: Tensor, before: Tensor) -> Turn:
+        """The sampler's last step, which changed [B, N] from sigma_hat `before` [B] on, and what noise it allows.
 
         A step changes a prediction nearly in the direction in which the step before it did. What it does besides is the
         noise of three predictions, each as long as its sigma is large, and where a picture turns it is more.
-        before: sigma_hat before the step, [B].
         """
-        if self.run.turned is None:
-            return self.most
-        old, first, _ = self.run.turned
-        share = (changed * old).sum(dim=1) / old.square().sum(dim=1).clamp(min=torch.finfo(old.dtype).tiny)
-        rest = torch.linalg.vector_norm(changed - share[:, None] * old, dim=1)
-        sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * first])
-        most = rest / torch.linalg.vector_norm(sigmas, dim=0)
-        return torch.where(most.isfinite(), most, math.inf)
+        last = self.run.turn
+        if last is None:
+            return Turn(changed, before, self.most)
+        square = last.changed.square().sum(dim=1).clamp(min=torch.finfo(changed.dtype).tiny)
+        share = (changed * last.changed).sum(dim=1) / square
+        rest = torch.linalg.vector_norm(changed - share[:, None] * last.changed, dim=1)
+        sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * last.sigma_hat])
+        noise = rest / torch.linalg.vector_norm(sigmas, dim=0)
+        noise = torch.where(noise.isfinite(), noise, math.inf)
+        self.most = torch.maximum(noise, last.noise)  # noise of a few directions may lie along a change for once
+        return Turn(changed, before, noise)
 
     def then(self, picked: Tensor | None = None) -> Past:
         """The call before that is APART from now, of the images picked or of all."""
@@ -149,7 +148,7 @@ class OwnSteps(Search):
 
         The direction of an answer must stand out of all the noise, its quotient of what the filter leaves.
         """
-        return torch.maximum(2 * self.noise(), balanced_reach(self.left)).clamp(REACH, FARTHEST)
+        return torch.maximum(reach(self.noise(), FARTHEST), balanced_reach(self.left)).clamp(max=FARTHEST)
 
     def told(self, answer: Tensor, picked: Tensor) -> Tensor:
         """J times the displacements of a search, [directions, b, N], from the predictions there, less the noise.

@@ -38,6 +38,18 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What one of the sampler's steps changed of the prediction, [B, N], from which sigma_hat on, [B].
+
+    noise: how long that of an answer can be by this step and the one before it, in units of std, [B].
+    """
+
+    changed: Tensor
+    sigma_hat: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
 class Run:
     """What one sampling run remembers of each image; replaced, never changed. N is the number of values of an image.
 
@@ -49,9 +61,9 @@ class Run:
     where the picture may change, or None; denoised: the prediction at the last call, [B, N].
 
     By the automatic schedule, last: y and sigma_hat at the last call; start: what the last step did to the denoised
-    prediction, for a step of REACH in every value; turned: what it did, [B, N], sigma_hat before it, and how long the
-    noise in it can be, [B]; norm: the Frobenius norm of J, [B]; near, far: calls before, of each image those whose
-    sigma_hat was APART times that of now, or of near.
+    prediction, for a step of REACH in every value; turn: the same as it was, in half precision and without a mask;
+    norm: the Frobenius norm of J, [B]; near, far: calls before, of each image those whose sigma_hat was APART times
+    that of now, or of near.
 
     In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
     and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
@@ -77,7 +89,7 @@ class Run:
     denoised: Tensor | None = None
     last: tuple[Tensor, Tensor] | None = None
     start: Tensor | None = None
-    turned: tuple[Tensor, Tensor, Tensor] | None = None
+    turn: Turn | None = None
     norm: Tensor | None = None
     near: Past | None = None
     far: Past | None = None

@@ -79,12 +79,16 @@ class Search(Call):
         margin = self.guide.certainty * new["error"]
         best = (new["rayleigh"] - margin).argmax(dim=0, keepdim=True)
         quotient, margin = new["rayleigh"].gather(0, best)[0], margin.gather(0, best)[0]
-        spent = self.placed((self.evaluations - 1) / self.guide.directions)
+        spent = self.spent()
         norm = torch.full_like(spent, math.inf) if run.norm is None else run.norm
         schedule = run.schedule.after(
             everyone, self.sigma_hat, quotient, margin, spent, self.guide.spacing, norm, is_same=run.mask is not None
         )
         self.run = replace(run, schedule=schedule, **new)
+
+    def spent(self) -> Tensor:
+        """Evaluations of each image beside x in this call, for one direction, [B]."""
+        return self.placed((self.evaluations - 1) / self.guide.directions)
 
     def cleaned(self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST) -> Tensor:
         """Values [directions, b, N] less noise of a length [directions, b, 1]; 0 where they are not finite.

@@ -84,9 +84,9 @@ def test_the_samplers_steps_tell_how_long_the_noise_can_be(spectrum, noise, colo
     network = Network(density.denoise, torch.bfloat16, noise, coloured)
 
     def watch(y, sigma, push, guide):
-        if guide._run.turned is not None and sigma > 0.5:
+        if guide._run.turn is not None and sigma > 0.5:
             exact = torch.linalg.vector_norm((network.answer - density.denoise(y, sigma)).flatten(1), dim=1)
-            ratios.append(guide._run.turned[2] * sigma / exact)
+            ratios.append(guide._run.turn.noise * sigma / exact)
 
     run(network, density.noise(8, 0), STEPS, SaddleFree(1.0, dtype=torch.bfloat16), watch)
     told = torch.stack(ratios[2:])  # before, there is no step to compare with

@@ -156,7 +156,7 @@ def test_a_search_goes_on_longer_where_the_test_is_certain(is_certain, first, mo
         schedule = schedule.after(everyone, sigma, *rest, torch.tensor([1.0]), 2.5, torch.tensor([9.0]))
         spent += 1
     assert spent == most and not schedule.found.item()
-    assert not schedule.asks(sigma / 2, torch.tensor([9.0]), ~tells, torch.tensor([0.1])).item()
+    assert not schedule.asks(sigma / 2, torch.tensor([9.0]), ~tells, torch.tensor([0.1]), 2.5).item()
 
 
 @settings(max_examples=25, deadline=None)

@@ -40,7 +40,7 @@ class Coupling:
         except Exception as error:  # of another pack's model that needs all of its conditions
             if comfy.model_management.is_oom(error):
                 raise
-            log.info("The weak model can not evaluate one condition alone (%r); all are evaluated together.", error)
+            log.info("The weak model cannot evaluate one condition alone (%r); all are evaluated together.", error)
             verdicts[ALONE] = False
             return together
         same = agree(alone, together, x, model.get_dtype_inference())
