@@ -129,6 +129,7 @@ def test_a_subgraph_s_node_draws_what_the_scope_in_it_draws(tab, page, html):
 def test_a_subgraph_in_a_subgraph_draws_on_both(tab, page, html):
     page(html)
     inner = tab.evaluate(INTO_SUBGRAPH)
+    drawing(tab)  # the page lays the new node out before it is moved once more
     outer = tab.evaluate(INTO_SUBGRAPH)
     path = f"{outer.partition(':')[0]}:{outer.partition(':')[2]}:{inner.partition(':')[2]}"
     send(tab, path, bell(1))
