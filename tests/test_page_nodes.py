@@ -126,10 +126,19 @@ def test_a_subgraph_s_node_draws_what_the_scope_in_it_draws(tab, page, html):
 
 
 @KINDS
+def test_a_message_before_the_first_frame_is_drawn_on_a_subgraph_s_node(tab, page, html):
+    page(html)
+    tab.evaluate(f"""(trace) => {{
+        const path = ({INTO_SUBGRAPH})()
+        app.api.dispatchCustomEvent('saddle_free_guidance.trace', {{ nodes: [path], ...trace }})
+    }}""", bell(2))
+    drawing(tab, points=2 * 24)
+
+
+@KINDS
 def test_a_subgraph_in_a_subgraph_draws_on_both(tab, page, html):
     page(html)
     inner = tab.evaluate(INTO_SUBGRAPH)
-    drawing(tab)  # the page lays the new node out before it is moved once more
     outer = tab.evaluate(INTO_SUBGRAPH)
     path = f"{outer.partition(':')[0]}:{outer.partition(':')[2]}:{inner.partition(':')[2]}"
     send(tab, path, bell(1))

@@ -206,6 +206,7 @@ function updateSubgraphs(size) {
     if (wanted && !widget) {
       parents.set(node, addWidget(node))
       holdWidget(node, parents.get(node))
+      views.get(node).show(traceWithin(node.subgraph)) // what came before the node was drawn
       grow(node, [0, 1].map((side) => Math.max(node.size[side], size[side])))
     } else if (!wanted && widget) {
       dropWidget(node, widget)
@@ -214,6 +215,15 @@ function updateSubgraphs(size) {
     }
   }
   placeDrawings()
+}
+
+/** The trace that a scope in a graph shows, or null. */
+function traceWithin(graph) {
+  for (const [node] of nodesWithin(graph)) {
+    const trace = node.comfyClass === NODE && views.get(node)?.trace
+    if (trace) return trace
+  }
+  return null
 }
 
 /** The nodes of an execution id, from the outermost: for "3:7" node 3 and node 7 in its subgraph. */
