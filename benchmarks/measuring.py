@@ -136,8 +136,7 @@ def sample(
 ):
     """count images [count, 3, side, side] through the host's sampler; classes: [count], or None for no class.
 
-    A batch of one class has one condition for all its images, so that they can be probed one by one. condition: as in
-    Method; condition_seed: its seed, that of the noise if None.
+    condition: as in Method; condition_seed: its seed, that of the noise if None.
     """
     import comfy.sample
 
@@ -148,9 +147,7 @@ def sample(
         noise = torch.randn(size, 3, demo.side, demo.side, generator=generator)
         positive = negative
         if classes is not None:
-            asked = classes[start : start + size]
-            shared = condition is Method.condition and (asked == asked[0]).all()
-            weights = demo.weights(asked[:1] if shared else asked)  # [1 or size, 1, labels]
+            weights = demo.weights(classes[start : start + size])  # [size, 1, labels]
             positive = condition(weights, (seed if condition_seed is None else condition_seed) * 1_000_003 + start)
         images.append(
             comfy.sample.sample(

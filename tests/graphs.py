@@ -129,13 +129,17 @@ def stand_in(family, models):
     return source
 
 
-def demo(digit="none"):
-    """A source for `branches`: the bundled demo model."""
+def demo(digit="none", *more):
+    """A source for `branches`: the bundled demo model, with a digit, or one for each image."""
 
     def source(graph):
         model = graph.add("SaddleFreeDemoModel", digit=digit)
+        positive = output(model, 3)
+        for other in more:
+            following = output(graph.add("SaddleFreeDemoModel", digit=other), 3)
+            positive = graph.add("TestJoinConditions", batch=positive, next=following)
         negative = graph.add("ConditioningZeroOut", conditioning=output(model, 3))
-        return model, output(model, 3), negative, lambda batch: graph.add(
+        return model, positive, negative, lambda batch: graph.add(
             "EmptyLatentImage", width=32, height=32, batch_size=batch
         )
 

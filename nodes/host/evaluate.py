@@ -7,11 +7,11 @@ from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
 from .devices import spread, spread_out
 from .evaluated import Evaluated, UnansweredError
-from .joint import active, fits, in_batches, levels
+from .joint import active, fits, in_batches, levels, of_images, regrouped
 from .last_call import LastCall
 from .rng import Moment
 from .trust import BESIDE, Trust, agree, checking
-from .ways import CACHED, Ways, picked, regrouped
+from .ways import CACHED, Ways, picked
 
 
 class RawPredictions:
@@ -157,13 +157,17 @@ def _in_one_forward(executor, model, conds, index, x, sigma, options, asked):
 
     x comes last: what is made for the first image of a batch alone is found so.
     """
-    rows, places = zip(*(regrouped(conds, points.x, points.images, x) for points in asked))
-    sizes = [*map(len, rows), len(x)]
+    beside = [regrouped(conds, points.x, points.images, x) for points in asked]
+    sizes = [*(len(each.rows) for each in beside), len(x)]
     if not fits(model, conds, x, sum(sizes)):
         return None
-    outputs = executor(model, conds, torch.cat([*rows, x]), levels(sigma, sum(sizes)), options)
+    if beside[0].images is not None:
+        conds = of_images(conds, [image for each in beside for image in each.images] + list(range(len(x))))
+    rows = torch.cat([*(each.rows for each in beside), x])
+    outputs = executor(model, conds, rows, levels(sigma, sum(sizes)), options)
     answers = outputs[index].split(sizes)
-    return [output[-len(x) :] for output in outputs], list(map(picked, answers, places))
+    own = [output[-len(x) :] for output in outputs]
+    return own, [picked(answer, each.places) for answer, each in zip(answers, beside)]
 
 
 def _on_devices(executor, model, conds, index, x, sigma, options, asked):

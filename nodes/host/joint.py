@@ -1,29 +1,59 @@
 """Which images can be evaluated in one forward, by the conditions that belong to them and by the memory."""
 
+import copy
+from dataclasses import dataclass
+
+import comfy.conds
 import comfy.samplers
 import torch
 
 HEADROOM = 1.5  # over its estimate of the memory, which the host itself leaves when it makes a batch
 
+# The host's values whose rows it repeats until each image has one. Those of other packs may be used in another way.
+REPEATED = (comfy.conds.CONDRegular, comfy.conds.CONDNoiseShape, comfy.conds.CONDCrossAttn, comfy.conds.CONDList)
+
 
 def separable(conds):
-    """Whether any images can well be evaluated together, in any number: nothing is one image's own."""
-    return _regroupable(conds, lambda rows: rows == 1)
+    """Whether any images can well be evaluated together, in any number: what is an image's own is known."""
+    return _regroupable(conds, lambda value, rows: rows == 1 or _repeats(value))
 
 
 def repeatable(conds, batch):
     """Whether a batch can well be evaluated several times at once: what belongs to its images repeats with it."""
-    return _regroupable(conds, lambda rows: batch % rows == 0)
+    return _regroupable(conds, lambda value, rows: batch % rows == 0)
 
 
 def _regroupable(conds, fits):
     entries = entries_of(conds)
-    rows = [
-        len(tensor) for entry in entries for tensor in _tensors(entry)
-        if isinstance(tensor, torch.Tensor) and tensor.ndim
-    ]
-    controlled = any(entry.get("control") is not None for entry in entries)
-    return not controlled and all(map(fits, rows))
+    if any(entry.get("control") is not None for entry in entries):
+        return False
+    values = [value for entry in entries for value in _values(entry)]
+    return all(fits(value, len(tensor)) for value in values for tensor in _tensors(value))
+
+
+def of_images(conds, images):
+    """Separable conditions for rows of images, a list [R]: what is an image's own follows it."""
+    return [None if cond is None else [_entry_of(entry, images) for entry in cond] for cond in conds]
+
+
+def _entry_of(entry, images):
+    own = {name: _rows_of(value, images) for name, value in entry["model_conds"].items()}
+    mask = {"mask": _rows_of(entry["mask"], images)} if "mask" in entry else {}
+    return entry | mask | {"model_conds": own}
+
+
+def _rows_of(value, images):
+    if isinstance(value, torch.Tensor):
+        if value.ndim == 0 or len(value) == 1:
+            return value
+        return value.index_select(0, on_device([image % len(value) for image in images], value.device))
+    if isinstance(value, list):
+        return [_rows_of(each, images) for each in value]
+    if type(value) not in REPEATED:
+        return value
+    own = copy.copy(value)
+    own.cond = _rows_of(value.cond, images)
+    return own
 
 
 def entries_of(conds):
@@ -36,11 +66,21 @@ def active(conds, x, sigma):
     return any(comfy.samplers.get_area_and_mult(entry, x, sigma) is not None for entry in entries_of(conds))
 
 
-def _tensors(entry):
-    tensors = [entry.get("mask")]
-    for value in entry.get("model_conds", {}).values():
-        tensors += value.cond if isinstance(value.cond, list) else [value.cond]
-    return tensors
+def _values(entry):
+    """A condition's mask and values."""
+    return [entry.get("mask"), *entry.get("model_conds", {}).values()]
+
+
+def _repeats(value):
+    """Whether the host repeats the rows of a mask or of a condition's value until each image has one."""
+    return isinstance(value, torch.Tensor) or type(value) in REPEATED
+
+
+def _tensors(value):
+    """The tensors of a condition's value that have rows."""
+    held = getattr(value, "cond", value)
+    held = held if isinstance(held, list) else [held]
+    return [tensor for tensor in held if isinstance(tensor, torch.Tensor) and tensor.ndim]
 
 
 def fits(model, conds, x, rows):
@@ -52,6 +92,23 @@ def fits(model, conds, x, rows):
     ]
     required = (model.memory_required([rows, *x.shape[1:]], cond_shapes=each) for each in shapes)
     return all(HEADROOM * memory < free for memory in required)
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """Rows as they can be evaluated beside others: each with its image, or in whole batches, and their places there."""
+
+    rows: torch.Tensor
+    images: list | None
+    places: torch.Tensor | None
+
+
+def regrouped(conds, rows, images, x):
+    """Rows of images, a list [R], as conditions allow."""
+    if separable(conds):
+        return Regrouped(rows, images, None)
+    rows, places = in_batches(rows, images, x)
+    return Regrouped(rows, None, places)
 
 
 def in_batches(rows, images, x):

@@ -11,7 +11,7 @@ from .blocks import Blocks
 from .compat import compiled, patched, tied
 from .devices import can_spread, spread, spread_out
 from .evaluated import UnansweredError
-from .joint import active, fits, in_batches, levels, on_device, repeatable, separable
+from .joint import active, fits, in_batches, levels, of_images, on_device, regrouped, repeatable, separable
 from .trust import ALONE, BESIDE, SAMPLED, TOGETHER, agree, checking, made_up
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,25 @@ WRONG = {
 class Way:
     """A way to evaluate rows: which conditions are evaluated, in which forwards, and where the rows lie in them.
 
-    spread: whether the forwards are conditions of one evaluation, which the host spreads over devices.
+    images: the image of each row of a single forward, None where the forwards are whole batches; spread: whether the
+    forwards are conditions of one evaluation, which the host spreads over devices.
     """
 
     name: str
     conds: list
     forwards: list
     places: torch.Tensor | None = None
+    images: list | None = None
     spread: bool = False
+
+    def with_sample(self, x):
+        """The same way for its first forward and, last, the sample: together, or alone where it takes a batch."""
+        if self.spread:
+            return dataclasses.replace(self, forwards=[self.forwards[0], x], places=None)
+        if self.name != TOGETHER:
+            return dataclasses.replace(self, forwards=[x], places=None)
+        images = None if self.images is None else [*self.images, *range(len(x))]
+        return dataclasses.replace(self, forwards=[torch.cat([self.forwards[0], x])], places=None, images=images)
 
 
 class Ways:
@@ -64,7 +75,7 @@ class Ways:
 
     def regroups(self, conds, options, batch):
         """Whether other numbers of images than the sampler's may be evaluated at once."""
-        return self._is_free(options) and repeatable(conds, batch)
+        return self._is_free(options) and (separable(conds) or repeatable(conds, batch))
 
     def spreads(self, conds, options):
         """Whether batches of other points may be conditions of one evaluation."""
@@ -130,10 +141,10 @@ class Ways:
         if len(batches) > 1 and self.spreads(main.alone, options):
             yield Way(TOGETHER, main.alone, batches, places, spread=True)
         elif places is not None or len(batches) > 1:
-            together, there = regrouped(main.alone, rows, images, x)
+            together = regrouped(main.alone, rows, images, x)
             fitting = not self.memory_is_short and self.regroups(main.alone, options, len(x))
-            if fitting and fits(model, [main.cond], x, len(together)):
-                yield Way(TOGETHER, main.alone, [together], there)
+            if fitting and fits(model, [main.cond], x, len(together.rows)):
+                yield Way(TOGETHER, main.alone, [together.rows], together.places, together.images)
         if main.several and not self.compiled:
             yield Way(ALONE, main.alone, batches, places)
         yield Way(SAMPLED, main.conds, batches, places)
@@ -145,12 +156,7 @@ class Ways:
         if self.compiled or (way.name == SAMPLED and not patched(args["model_options"])):
             return False
         x = args["input"]
-        if way.spread:
-            check = dataclasses.replace(way, forwards=[way.forwards[0], x], places=None)
-        else:
-            rows = torch.cat([way.forwards[0], x]) if way.name == TOGETHER else x
-            check = dataclasses.replace(way, forwards=[rows], places=None)
-        asked = self._evaluate, args, main, check, checking(args["model_options"])
+        asked = self._evaluate, args, main, way.with_sample(x), checking(args["model_options"])
         answer = asked[0](*asked[1:]) if way.name == SAMPLED else self.tried(way.name, verdicts, *asked)
         if answer is None:
             return None
@@ -169,7 +175,8 @@ class Ways:
         if way.spread:
             first, *others = way.forwards
             return torch.cat(self.evaluate(args, main, way.conds, first, options, others))
-        return torch.cat([self.evaluate(args, main, way.conds, part, options)[0] for part in way.forwards])
+        conds = way.conds if way.images is None else of_images(way.conds, way.images)
+        return torch.cat([self.evaluate(args, main, conds, part, options)[0] for part in way.forwards])
 
     def evaluate(self, args, main, conds, x, options, others=()):
         """The predictions of `main`'s condition at x, and at other batches that are evaluated at once with it."""
@@ -184,11 +191,6 @@ class Ways:
         if not self.blocks.all_ran() and active(conds, x, args["sigma"]):
             raise UnansweredError(CACHED)
         return [outputs[main.index], *more]
-
-
-def regrouped(conds, rows, images, x):
-    """Rows as they can be evaluated beside others: as they are, or as whole batches; and their places there."""
-    return (rows, None) if separable(conds) else in_batches(rows, images, x)
 
 
 def picked(answer, places):

@@ -53,6 +53,21 @@ class TestPickCondition:
         return ([[tokens[one], {key: value[one] for key, value in more.items()}] for tokens, more in conditioning],)
 
 
+class TestJoinConditions:
+    """The CONDITIONING of a batch whose next image has another one."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"batch": ("CONDITIONING",), "next": ("CONDITIONING",)}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "join"
+    CATEGORY = "tests"
+
+    def join(self, batch, next):
+        return ([[torch.cat([batch[0][0], next[0][0]]), batch[0][1]]],)
+
+
 class TestPicture:
     """A random latent in the shape of another."""
 
@@ -147,6 +162,6 @@ class TestHints:
 
 
 PICTURE_NODES = (
-    TestConditions, TestNoCondition, TestPickCondition, TestPicture, TestMasks, TestEvenMasks, TestHintControlNet,
-    TestHints,
+    TestConditions, TestNoCondition, TestPickCondition, TestJoinConditions, TestPicture, TestMasks, TestEvenMasks,
+    TestHintControlNet, TestHints,
 )
