@@ -48,11 +48,11 @@ class Digits:
     load_classifier = staticmethod(load_classifier)
 
     @staticmethod
-    def real(classifier):
-        """All real digits in fixed random colours."""
+    def real(classifier, most=None):
+        """All real digits, or so many of them, in fixed random colours."""
         digits, _ = load_digits()
         generator = torch.Generator().manual_seed(REAL_SEED)
-        order = torch.randperm(len(digits), generator=generator)
+        order = torch.randperm(len(digits), generator=generator)[:most]
         features = in_batches(classifier.features, colour(digits[order], generator))
         return Real(features, moments(features), matched=True)
 

@@ -100,8 +100,8 @@ def runs(host):
 
 @pytest.fixture(scope="session")
 def real_digits():
-    """What metrics of digits compare with: the classifier's features of 10,000 real ones, which take a while."""
-    return demos.Digits.real(demos.Digits.load_classifier())
+    """What metrics of digits compare with: the classifier's features of 2,000 real ones, which take a while."""
+    return demos.Digits.real(demos.Digits.load_classifier(), most=2000)
 
 
 @pytest.fixture(scope="session")

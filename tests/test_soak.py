@@ -12,7 +12,7 @@ from pack import ROOT
 from safetensors.torch import load_file
 from short_runs import Short
 
-FEW = 20  # runs
+FEW = 5  # runs
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def soak_elsewhere(folders, count):
     return done, load_file(path)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [200])
 def test_memory_stays_flat_and_the_last_images_are_the_first(soaked, count):
     done, _ = soaked(count)
     lines = done.stdout.splitlines()
