@@ -50,7 +50,7 @@ LARGE = "qwen-image-edit"  # its encoding node makes a picture of a megapixel of
 # These make their pictures elsewhere: by the main job of quickstart.py, and in test_page_saved.py.
 ELSEWHERE = ("quickstart", "saddle-free-plus-auto-guidance", "sweep")
 ALIKE = "variations"  # has the nodes of another one, and takes longer
-UNDECIDED = ("scope",)  # of them, those that run without --all until guidance acts
+UNDECIDED = ("scope", "refiner-hand-over")  # of them, those that run without --all until guidance acts
 SAVED = {  # prefix of the files, how many of them, and their size
     "auto-guidance": {"auto-guidance": (1, (1200, 384))},
     "auto-guidance-checkpoints": {
