@@ -19,7 +19,7 @@ LIGHT, HEAVY = ("sd3", "flux", "wan", "ltxav"), ("sd15", "sdxl")
 FAMILIES = HEAVY + LIGHT
 BATCHES, CFGS = (1, 3), (1.0, 4.0)
 GUIDANCE = ("saddle-free", "auto", "both")
-STEPS = 4
+STEPS = 3
 
 
 def cells(samplers, families=FAMILIES):

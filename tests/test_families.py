@@ -9,7 +9,9 @@ import torch
 from cases import long_but
 
 # Of a kind that another one of the part, or of other files, has, too.
-ELSEWHERE = ("SVD_img2vid", "Flux Kontext (ref latents)", "ZImage", "HiDream", "PiD")
+ELSEWHERE = (
+    "SVD_img2vid", "Flux Kontext (ref latents)", "ZImage", "HiDream", "PiD", "SD15_instructpix2pix", "HunyuanDiT", "SeedVR2",
+)
 
 
 @pytest.mark.parametrize("name", long_but(families.PART, [name for name in families.PART if name not in ELSEWHERE]))

@@ -65,6 +65,7 @@ def test_what_a_file_holds_is_not_measured_again(tmp_path, monkeypatch):
     assert [json.loads(each) for each in kept] == results.read(file)
 
 
+@pytest.mark.long
 def test_the_plot_is_a_picture(tmp_path):
     lines = [line(steps, "no guidance", 0.0, 0, 8.0, 1.0) for steps in front.ALL_STEPS]
     found = front.points([*lines, line(32, "CFG", 1.5, 0, 8.0, task="conditional")])

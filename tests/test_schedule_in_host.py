@@ -12,7 +12,7 @@ from runs import counts, run, two_models
 
 @pytest.mark.parametrize("sampler, steps", long_but(
     [("euler", 16), ("euler", 32), ("euler", 64), ("heun", 16), ("heun", 32), ("dpmpp_2m", 32)],
-    [("euler", 16), ("euler", 64), ("heun", 16), ("dpmpp_2m", 32)],
+    [("euler", 16), ("euler", 64), ("dpmpp_2m", 32)],
 ))
 def test_a_picture_takes_a_few_evaluations_more_whatever_the_steps(host, sampler, steps):
     host.latents(branches(
@@ -52,7 +52,7 @@ def test_every_family_is_probed_a_few_times_and_the_same_twice(host, family, set
 
 @pytest.mark.parametrize("directions, digits", long_but(
     [(1, ["none"]), (2, ["none"]), (1, ["1", "8", "4"]), (1, ["5", "6"])],
-    [(2, ["none"]), (1, ["1", "8", "4"]), (1, ["5", "6"])],
+    [(2, ["none"]), (1, ["1", "8", "4"])],
 ))
 def test_images_that_are_due_are_probed_without_the_others_as_if_alone(host, directions, digits):
     """Also where each image has a condition of its own."""

@@ -68,6 +68,7 @@ def test_the_soak_sees_another_image():
 # --- Determinism -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("short", soak.FIRST, ids=soak.name)
 def test_the_same_graph_is_the_same_image_in_another_process(soaked, as_loaded, runs, short):
     """Bit for bit; and guidance has changed it."""
