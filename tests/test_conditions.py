@@ -114,7 +114,7 @@ def test_probe_and_weak_model_are_asked_under_the_same_condition(host, name, cfg
         "tiny": of(partial(saddle_free, scale=0.001, probe_radius=0.1), traced=True),
         "coarse": of(partial(saddle_free, scale=0.001, probe_radius=0.3), traced=True),
         "twins": of(partial(steered, scale=3.0), weak=lambda graph: second_copy(graph, host, case.family)),
-    }, batch=case.batch, cfg=cfg, steps=3)
+    }, batch=case.batch, cfg=cfg, steps=4 if case.in_pieces else 3)
     plain, once = found["plain"], found["positive alone"].main
     assert close(found["bare"].latent, plain.latent, 0.01) == (cfg not in case.seen_at)
     assert torch.equal(found["off"].latent, plain.latent)
@@ -233,7 +233,7 @@ def test_protected_pixels_stay(host, family, count, soft, sampler, cfg):
         "again": of(both),
         "tiny": of(partial(saddle_free, scale=0.001)),
         "twins": of(partial(steered, scale=3.0), weak=lambda graph: second_copy(graph, host, family)),
-    }, batch=batch, cfg=cfg, steps=3, sampler=sampler)
+    }, batch=batch, cfg=cfg, steps=4, sampler=sampler)
     plain = found["plain"].latent
     free = (mask > 0).expand_as(plain)
     assert 0 < free.sum() < free.numel()

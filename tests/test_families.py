@@ -10,7 +10,8 @@ from cases import long_but
 
 # Of a kind that another one of the part, or of other files, has, too.
 ELSEWHERE = (
-    "SVD_img2vid", "Flux Kontext (ref latents)", "ZImage", "HiDream", "PiD", "SD15_instructpix2pix", "HunyuanDiT", "SeedVR2",
+    "SVD_img2vid", "Flux Kontext (ref latents)", "ZImage", "HiDream", "PiD", "SD15_instructpix2pix", "HunyuanDiT",
+    "SeedVR2", "HunyuanVideo15 (i2v)", "WAN22_S2V", "TripoSplat",
 )
 
 

@@ -93,6 +93,7 @@ def test_it_begins_as_its_teacher(short):
     assert (made.sum() / single.sum()).item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.long
 def test_training_takes_error_away_and_leaves_what_is_not_shipped_alone(short):
     one, (noise, labels) = student(8, rate=5e-5), asked()
     before = {name: value.clone() for name, value in one.network.state_dict().items()}

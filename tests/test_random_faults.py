@@ -96,7 +96,8 @@ def check_out_of_memory(executor, latent, logged, fresh, fault):
         assert "out of memory on purpose" in message and "you ran out of memory on your GPU" in message
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [500])
 def test_many_faults_at_random(runs, caplog, count):
     runs.start_anew()
     gc.freeze()  # what the tests before have left in caches

@@ -85,7 +85,7 @@ COMPOSED = [
 
 @pytest.mark.parametrize("short", COMPOSED, ids=soak.name)
 @pytest.mark.parametrize("first, count", [(0, 1), (2, 1), (1, 2)])
-def test_an_image_is_the_same_in_any_batch(runs, short, first, count):
+def test_an_image_is_the_same_in_any_batch(as_loaded, runs, short, first, count):
     """As far as the model itself gives the same for other batch sizes; the tracked directions follow the image."""
     whole, part = runs.latent(short), runs.latent(dataclasses.replace(short, images=(first, count)))
     assert part.shape == (count, *whole.shape[1:])

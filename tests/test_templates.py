@@ -49,7 +49,7 @@ DEMO = [
 LARGE = "qwen-image-edit"  # its encoding node makes a picture of a megapixel of what it is given
 # These make their pictures elsewhere: by the main job of quickstart.py, and in test_page_saved.py.
 ELSEWHERE = ("quickstart", "saddle-free-plus-auto-guidance", "sweep")
-ALIKE = ("variations", "upscale-second-pass")  # have the nodes of others, and take longer
+ALIKE = ("variations", "distilled-variety", "upscale-second-pass")  # have the nodes of others, and take longer
 UNDECIDED = ("scope", "refiner-hand-over")  # of them, those that run without --all until guidance acts
 SAVED = {  # prefix of the files, how many of them, and their size
     "auto-guidance": {"auto-guidance": (1, (1200, 384))},
