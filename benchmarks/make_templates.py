@@ -1,11 +1,13 @@
-"""Writes the templates that have a recipe, with their thumbnails.
+"""Writes the templates that have a recipe, with their thumbnails, and the thumbnails of others on the demo model.
 
     python quickstart.py --run benchmarks/make_templates.py                 all of them
     python quickstart.py --run benchmarks/make_templates.py repair          this one
+    python quickstart.py --run benchmarks/make_templates.py quickstart      its thumbnail: it has no recipe
     python quickstart.py --run benchmarks/make_templates.py --scale 3.0     also sets `scale` in every other large model's
 
 Those of large models, in template_recipes, are as their publishers' templates with our node, and their thumbnail is a
-diagram; those of the demo model, in demo_recipes, are run, and their thumbnail is the picture that they save.
+diagram; those of the demo model, in demo_recipes, are run, and their thumbnail is the picture that they save. So is that
+of a template on the demo model which was saved from the page; the scope's, with its heat maps, is put together by hand.
 
 Every knob of our node is at its default. A template that samples the demo model keeps the scale that it was made with.
 """
@@ -38,29 +40,44 @@ def set_scale(scale):
         yield path.stem
 
 
+def saved_by_hand():
+    """Name -> workflow of the templates without a recipe that save one picture of the demo model."""
+    found = {}
+    for path in sorted(WORKFLOWS.glob("*.json")):
+        workflow = read(path.stem)
+        kinds = [node["type"] for node in workflow["nodes"]]
+        if path.stem not in demo_recipes.TEMPLATES and "SaddleFreeDemoModel" in kinds and kinds.count("SaveImage") == 1:
+            found[path.stem] = workflow
+    return found
+
+
 def main():
     """Writes the templates and their thumbnails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    recipes = TEMPLATES | demo_recipes.TEMPLATES
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"templates, of {', '.join(recipes)} (default: all)")
+    recipes, by_hand = TEMPLATES | demo_recipes.TEMPLATES, saved_by_hand()
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join([*recipes, *by_hand])} (default: all that have a recipe)"
+    )
     parser.add_argument("--scale", type=float, help="scale in the other templates of large models")
     options = parser.parse_args()
-    unknown = set(options.names) - set(recipes)
+    unknown = set(options.names) - set(recipes) - set(by_hand)
     if unknown:
-        parser.error(f"there is no recipe for {', '.join(sorted(unknown))}; there are {', '.join(recipes)}")
+        parser.error(f"there is no template {', '.join(sorted(unknown))}; there are {', '.join([*recipes, *by_hand])}")
     classes, names, execute = host_nodes()
     for name in options.names or recipes:
-        page = Page(name, classes)
-        recipes[name](page)
-        workflow, thumbnail = page.workflow(), WORKFLOWS / f"{name}.jpg"
-        write(name, workflow)
+        workflow, thumbnail = by_hand.get(name), WORKFLOWS / f"{name}.jpg"
+        if workflow is None:
+            page = Page(name, classes)
+            recipes[name](page)
+            workflow = page.workflow()
+            write(name, workflow)
         if name in TEMPLATES:
             draw(workflow, names, thumbnail)
         else:
             types = {node["type"] for node in workflow["nodes"]} & set(classes)
             saved = execute(to_prompt(workflow, {kind: classes[kind].INPUT_TYPES() for kind in types}))
             saved.convert("RGB").save(thumbnail, quality=85, optimize=True)
-        print(f"Written: workflows/{name}.json and .jpg")
+        print(f"Written: workflows/{name}.jpg" if name in by_hand else f"Written: workflows/{name}.json and .jpg")
     for name in set_scale(options.scale) if options.scale is not None else ():
         print(f"scale {options.scale}: workflows/{name}.json")
 
