@@ -59,7 +59,7 @@ def kinds(model):
 def pictures(model, weak):
     """Node id -> IMAGE."""
     plain = lambda model, weak, seed: model  # noqa: E731
-    worse = weakened("more noise", 0.2)
+    worse = weakened("pruned weights", 0.5)
     return {
         "SaddleFreeGuidance": compared(
             model, weak, [{"scale 0 (off)": plain, "scale 4": saddle_free(4.0)},
@@ -69,7 +69,7 @@ def pictures(model, weak):
             model, weak, [{"scale 1 (off)": plain, "scale 1.5": auto(1.5)}, {"scale 2": auto(2.0), "scale 3": auto(3.0)}]
         ),
         "WeakenModel": compared(
-            model, weak, [{"the model": plain, "weakened: more noise 0.2": lambda model, weak, seed: worse(model)},
+            model, weak, [{"the model": plain, "weakened: pruned weights 0.5": lambda model, weak, seed: worse(model)},
                           {"Auto-Guidance 1.5 with it": auto(1.5, worse), "Auto-Guidance 2 with it": auto(2.0, worse)}],
         ),
         "GuidanceSweep": compared(
