@@ -19,7 +19,7 @@ LIGHT, HEAVY = ("sd3", "flux", "wan", "ltxav"), ("sd15", "sdxl")
 FAMILIES = HEAVY + LIGHT
 BATCHES, CFGS = (1, 3), (1.0, 4.0)
 GUIDANCE = ("saddle-free", "auto", "both")
-STEPS = 3
+STEPS = 4
 
 
 def cells(samplers, families=FAMILIES):
@@ -63,7 +63,7 @@ def guide(kind, off=False):
     return change
 
 
-def check(host, sampler, family, batch, cfg, kind):
+def check(host, sampler, family, batch, cfg, kind, steps=STEPS):
     """Finite, the same twice, off is bit-identical and free, and the expected number of evaluations; else raises."""
     import torch
     from runs import two_models
@@ -73,7 +73,7 @@ def check(host, sampler, family, batch, cfg, kind):
     of = functools.partial(Variant, Setup(models=amplified))
     found = sampled(host, two_models(family, host), {
         "plain": of(), "off": of(guide(kind, off=True)), "guided": of(guide(kind)), "again": of(guide(kind)),
-    }, sampler=sampler, batch=batch, cfg=cfg, steps=STEPS, scheduler="karras")
+    }, sampler=sampler, batch=batch, cfg=cfg, steps=steps, scheduler="karras")
     plain, off, guided = found["plain"], found["off"], found["guided"]
     assert plain.weak == 0 and plain.calls > 0 and plain.main % plain.calls == 0, f"plain: {costs(plain)}"
     assert torch.equal(off.latent, plain.latent), "off is not bit-identical"
