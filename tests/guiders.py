@@ -9,7 +9,7 @@ SETTINGS = list(itertools.product((1, 3), (1.0, 4.0)))  # batch, cfg
 
 
 def guiders_in_turn():
-    """Family, batch, CFG, guider: all of them; long are those of every other CFG in turn.
+    """Family, batch, CFG, guider: all of them; of each family and guider one batch and CFG in turn is not long.
 
     So each guider has either CFG, one image with one family and three with the other.
     """

@@ -32,8 +32,8 @@ def compared():
     for index, (family, sampler) in enumerate(itertools.product(("demo", "sd15", "sd3", "flux", "wan"), SAMPLERS)):
         # KSampler leaves out one sigma for uni_pc, so only the other can be compared there.
         for place, guider in enumerate(("BasicGuider",) if sampler == "uni_pc" else ("BasicGuider", "KSampler")):
-            is_long = index // 2 % 2 != place if sampler != "uni_pc" else family == "sd15"
-            is_long |= index % 2 == 1 if family != "sd15" else sampler not in ("euler", "dpmpp_2m")  # which is slow
+            is_long = sampler != "uni_pc" and index // 2 % 2 != place
+            is_long |= sampler not in ("euler", "dpmpp_2m") if family == "sd15" else index % 2 == 1  # it is slow
             yield pytest.param(family, sampler, guider, marks=pytest.mark.long if is_long else ())
 
 
