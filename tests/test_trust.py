@@ -96,6 +96,39 @@ def test_what_was_measured_is_remembered_by_the_node_and_its_model(host):
     assert torch.equal(latents[0], latents[2]) and not torch.equal(latents[0], latents[1])
 
 
+def test_what_was_measured_of_a_patch_that_is_gone_is_not_taken_for_another_s(host):
+    """One that has the same address, as when a knob of the patch's node was changed."""
+    from comfy.patcher_extension import WrappersMP
+
+    trust, made = module(host, "host.trust").Trust(), 0
+
+    class Model:
+        pass
+
+    class Patch:
+        def wrapper(self):
+            pass
+
+    def verdicts(patch):
+        wrappers = {WrappersMP.DIFFUSION_MODEL: {"other": [patch]}}
+        return trust.verdicts(model, [None], {"transformer_options": {"wrappers": wrappers}}, batch=1)
+
+    model = Model()
+    for make in (Patch, lambda: Patch().wrapper, lambda: lambda: None):
+        patch = make()
+        verdicts(patch)["alone"] = True
+        assert verdicts(patch) == {"alone": True}
+        address, kept = id(patch), []
+        del patch
+        for _ in range(1000):
+            kept.append(make())
+            if id(kept[-1]) == address:
+                made += 1
+                assert verdicts(kept[-1]) == {}
+                break
+    assert made
+
+
 def test_where_the_sampler_asks_twice_at_one_x_the_direction_moves_once(host):
     setup = Setup(models=undecided("sd3"))
     found = sampled(host, two_models("sd3", host), {

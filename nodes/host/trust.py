@@ -1,5 +1,6 @@
 """What was measured of a loaded model: which ways to evaluate it give what the sampler's own way gives."""
 
+import inspect
 import weakref
 
 import torch
@@ -63,7 +64,17 @@ def _patches(options):
     for kind in ("patches", "patches_replace"):
         for listed in transformer_options.get(kind, {}).values():
             patches += listed.values() if isinstance(listed, dict) else listed
-    return tuple(map(id, patches))
+    return tuple(map(_itself, patches))
+
+
+def _itself(patch):
+    """What equals no other patch's, also when this one is gone and another one has its address."""
+    try:
+        itself = weakref.WeakMethod(patch) if inspect.ismethod(patch) else weakref.ref(patch)
+        hash(itself)
+    except TypeError:  # None, or an object that cannot be referred to weakly or has no hash
+        return id(patch)
+    return itself
 
 
 def agree(one, other, x, dtype):

@@ -1,5 +1,7 @@
 """Nodes that put a cache of another pack's kind in front of the network, or couple the conditions there."""
 
+import itertools
+
 import torch
 from comfy.patcher_extension import WrappersMP
 
@@ -94,6 +96,7 @@ class TestPaired(TestStepCache):
 
 
 REMEMBERED = {}
+NUMBERS = itertools.count()  # an id would be that of a gone object again, and so would what was remembered
 
 
 class Remembers:
@@ -104,7 +107,7 @@ class Remembers:
 
     def __init__(self, kind):
         self.kind, self.last, self.tensor = kind, [0.0], torch.zeros(())
-        self.name = f"test_last_{id(self)}"
+        self.name = f"test_last_{next(NUMBERS)}"
 
     def _get(self, network):
         return {
