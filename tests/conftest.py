@@ -91,6 +91,14 @@ def modules_apart():
         yield
 
 
+@pytest.fixture(autouse=True)
+def tests_apart(request):
+    """The same from test to test: modules that the host imports late, and what the tests before it have made."""
+    if "host" in request.fixturenames:
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def runs(host):
     """Short sampling runs, whose models stay loaded."""

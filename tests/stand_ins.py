@@ -37,9 +37,9 @@ FAMILIES = {
     "sdxl": Family("checkpoints", (4, 4, 4), (4, 2048), 1280),
     "sdxl_v": Family("checkpoints", (4, 4, 4), (4, 2048), 1280, (("v_pred", 0.0), ("ztsnr", 0.0))),
     "sdxl_edm": Family("checkpoints", (4, 4, 4), (4, 2048), 1280, (("edm_mean", 0.0), ("edm_std", 1.0))),
-    "sd3": Family("checkpoints", (16, 16, 16), (4, 64), 48),
-    "sd35": Family("checkpoints", (16, 16, 16), (4, 64), 48),
-    "flux": Family("diffusion_models", (16, 16, 16), (4, 64), 48),
+    "sd3": Family("checkpoints", (16, 8, 8), (4, 64), 48),
+    "sd35": Family("checkpoints", (16, 8, 8), (4, 64), 48),
+    "flux": Family("diffusion_models", (16, 8, 8), (4, 64), 48),
     "wan": Family("diffusion_models", (16, 3, 8, 8), (4, 4096)),
     "ltxav": Family("diffusion_models", ((128, 2, 2, 2), (8, 9, 16)), (4, 192), config=LTXAV),  # video and audio
 }

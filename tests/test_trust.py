@@ -135,7 +135,7 @@ def test_where_the_sampler_asks_twice_at_one_x_the_direction_moves_once(host):
         "once": Variant(setup, lambda graph, model, weak: guided(graph, model, scale=4.0), traced=True),
         "twice": Variant(setup, beside(node("TestTwice", double=False)), traced=True),
     }, cfg=1.0, steps=4)
-    assert torch.equal(found["twice"].latent, found["once"].latent)
+    assert close(found["twice"].latent, found["once"].latent)  # the second is asked without a probe beside it
     assert len(found["twice"].trace.calls) == len(found["once"].trace.calls) == 4
     assert found["twice"].main == found["once"].main + 4  # the sampler's own second evaluations
 
