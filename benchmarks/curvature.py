@@ -114,20 +114,24 @@ def summary(rows):
 
 
 class Exact:
-    """Pushes along exact eigenvectors as the guide pushes along its own: scale * sigma, whole from 1 + ramp on."""
+    """Pushes along exact eigenvectors as the guide pushes along its own, whole from 1 + ramp on."""
 
     def __init__(self, scale, iterations, seed, ramp=0.1):
         self.scale, self.iterations, self.ramp = scale, iterations, ramp
-        self.generator, self.last = torch.Generator().manual_seed(seed), None
+        self.generator, self.last, self.before = torch.Generator().manual_seed(seed), None, None
 
     def __call__(self, predict, x, sigma):
         """The guided prediction at x."""
+        from saddle_free_guidance.guidance.run import HALVING, STEEPEST
+
+        fall, self.before = HALVING if self.before is None else min(self.before / sigma, STEEPEST), sigma
         start = torch.randn(x.flatten(1).shape, generator=self.generator) if self.last is None else self.last
         value, vector, _ = top_eigenpair(jacobian(predict, x), start, self.iterations)
         vector = torch.where((vector * start).sum(dim=1, keepdim=True) < 0, -vector, vector)
         self.last = vector
         weight = ((value - 1) / self.ramp).clamp(0, 1)
-        return predict(x) + (self.scale * sigma * weight[:, None] * vector).reshape(x.shape)
+        push = self.scale * sigma * fall / HALVING * weight[:, None] * vector
+        return predict(x) + push.reshape(x.shape)
 
 
 def pictures(demo, denoise, arguments, make_guide):

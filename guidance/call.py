@@ -27,10 +27,11 @@ class Call:
     def __init__(
         self, guide: "SaddleFree", run: Run, x: Tensor, alpha: float | Tensor, std: float | Tensor
     ) -> None:
-        self.guide, self.run, self.x = guide, run, x
+        self.guide, self.x = guide, x
         self.rows = x.to(run.ahead.dtype).flatten(1)  # [B, N]
         self.alpha, self.std = (self._each(value) for value in (alpha, std))  # [B]
         self.sigma_hat = self.std / self.alpha
+        self.run = run.at(self.sigma_hat)
         self.evaluations = torch.ones(len(x), dtype=torch.int64)
         self.size = self.masked(torch.ones_like(self.rows)).count_nonzero(dim=1).to(self.rows.dtype)  # [B]
         self.denoised = torch.zeros_like(self.rows) if run.denoised is None else run.denoised
@@ -41,7 +42,7 @@ class Call:
         return torch.finfo(self.guide.dtype).eps < EXACT
 
     def _each(self, value: float | Tensor) -> Tensor:
-        value = torch.as_tensor(value, dtype=self.run.ahead.dtype, device=self.x.device)
+        value = torch.as_tensor(value, dtype=self.rows.dtype, device=self.x.device)
         return value.reshape(-1).expand(len(self.x))
 
     def asked(self, images: list[int], displacements: Tensor) -> Question:

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from ..curvature import LEAST, ProbeSchedule
 
+HALVING = 2.0  # the fall of sigma_hat from call to call for which `scale` is in units of sigma_hat
+SAME = 1e-4  # by which a sigma_hat that has not changed may differ
+STEEPEST = 4.0  # a fall that counts; only the last of a few steps are longer, when little is undecided
+
 
 def image_digests(images: Tensor) -> list[int]:
     """An integer for each of images [B, ...], the same alone and in any batch, for image_keys."""
@@ -58,7 +62,8 @@ class Run:
     quotients of v, and error: a standard error of each, [directions, B]; noise: how many times longer a response's
     error is than the format lets one expect, NaN before it is known, [B]; coloured: by how much it is larger along the
     direction than in the mean, NaN before it is measured, [directions, B]; searches: how many each image had; mask:
-    where the picture may change, or None; denoised: the prediction at the last call, [B, N].
+    where the picture may change, or None; denoised: the prediction at the last call, [B, N]; sigma_hat: of the last
+    call, inf before the first, and fall: how many times smaller than before it was when it last fell, [B].
 
     By the automatic schedule, last: y and sigma_hat at the last call; start: what the last step did to the denoised
     prediction, for a step of REACH in every value; turn: the same as it was, in half precision and without a mask;
@@ -85,6 +90,8 @@ class Run:
     age: Tensor
     candidate: Tensor
     followed: Tensor
+    sigma_hat: Tensor
+    fall: Tensor
     mask: Tensor | None = None
     denoised: Tensor | None = None
     last: tuple[Tensor, Tensor] | None = None
@@ -115,8 +122,15 @@ class Run:
         none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
             shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
-            none + math.nan, [0] * batch, none.long(), none.bool(), none,
+            none + math.nan, [0] * batch, none.long(), none.bool(), none, none[0] + math.inf, none[0] + HALVING,
         )
+
+    def at(self, sigma_hat: Tensor) -> "Run":
+        """The run at a call at sigma_hat [B]. Where that has not fallen since the last call, the fall before counts."""
+        fall = self.sigma_hat / sigma_hat
+        falls = (fall > 1 + SAME) & fall.isfinite()
+        fall = torch.where(falls, fall.clamp(max=STEEPEST), self.fall)
+        return replace(self, sigma_hat=sigma_hat, fall=fall)
 
     def under(self, mask: Tensor | None) -> "Run":
         """The run with another mask [B or 1, ...] of where the picture may change, None for everywhere."""

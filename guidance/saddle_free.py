@@ -8,7 +8,7 @@ from torch import Tensor
 from .automatic import Automatic
 from .call import Question
 from .fixed_steps import FixedSteps
-from .run import Run
+from .run import HALVING, Run
 from .trace import CurvatureTrace
 
 AUTOMATIC = 0  # of refresh_every
@@ -23,13 +23,14 @@ class SaddleFree:
     denoise(x, images) gives the denoised predictions at rows x [R, ...], of the image that the LongTensor images [R]
     names for each row; x = alpha * x0 + std * noise. Each image is guided by itself, whatever else is in the batch.
 
-    scale: length of the push in units of sigma_hat = std / alpha; 0 is off. seed: to which side of a saddle the sample
-    goes. refresh_every: 0 probes where sigma and the curvature found say so, 1 once a call, n > 1 once in n steps.
-    directions: how many directions are followed, >= 1. dtype: what the network computes in. mask: [B or 1, ...], 0
-    where the picture must not change. image_keys: an integer an image, by default its place in the batch. probe_radius:
-    length of every probe in units of std; 0 chooses. ramp: by how much a quotient must exceed 1 for the whole push.
-    spacing: ratio of the sigmas of two looks at a saddle. certainty: how many standard errors a quotient must exceed 1
-    by. trace: a CurvatureTrace to write into.
+    scale: length of the push in units of sigma_hat = std / alpha at a call where that has halved since the last; in
+    proportion to how far it fell; 0 is off. seed: to which side of a saddle the sample goes. refresh_every: 0 probes
+    where sigma and the curvature found say so, 1 once a call, n > 1 once in n steps. directions: how many directions
+    are followed, >= 1. dtype: what the network computes in. mask: [B or 1, ...], 0 where the picture must not change.
+    image_keys: an integer an image, by default its place in the batch. probe_radius: length of every probe in units of
+    std; 0 chooses. ramp: by how much a quotient must exceed 1 for the whole push. spacing: ratio of the sigmas of two
+    looks at a saddle. certainty: how many standard errors a quotient must exceed 1 by. trace: a CurvatureTrace to write
+    into.
     """
 
     def __init__(
@@ -123,10 +124,12 @@ class SaddleFree:
     ) -> Tensor:
         """scale * sigma_hat along each direction J v, as far as its quotient says that it is a saddle; [B, ...].
 
-        All of it is multiplied with strength.
+        In proportion to the fall of sigma_hat: a saddle opened before this call, the longer ago the fewer steps there
+        are. All of it is multiplied with strength.
         """
         weight = self.weight(run, sigma_hat)  # [directions, B]
-        push = torch.where(weight > 0, self.scale * sigma_hat * weight, 0)[..., None] * run.ahead
+        length = self.scale * sigma_hat * run.fall / HALVING
+        push = torch.where(weight > 0, length * weight, 0)[..., None] * run.ahead
         push = push.sum(dim=0)  # [B, N]
         if strength is not None:
             push = push * (run.fitted("strength", strength) if isinstance(strength, Tensor) else strength)

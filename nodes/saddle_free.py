@@ -67,7 +67,8 @@ def _push_inputs():
         io.Float.Input(
             "scale", default=8.0, min=0.0, max=20.0, step=0.05, round=0.001,
             tooltip="How far the picture is pushed where the model is undecided, in units of the noise that is "
-            "left in it. Higher gives clearer shapes and stronger colours; too high makes shapes too simple. "
+            "left in it: further at each of a few large steps than of many small ones. Higher gives clearer shapes and "
+            "stronger colours; too high makes shapes too simple. "
             "Useful range 2 to 16. 0 is off: the same picture as without the node, at no cost.",
         ),
         io.Int.Input(

@@ -10,12 +10,15 @@ AWAY = [auto_guidance, classifier_free]
 
 
 def saddle_free(gains, x, alpha=1.0, std=0.5, calls=30, **knobs):
-    """The correction at x [B, N] once the directions of a denoiser x -> gains * x have settled, and the guide."""
+    """The correction at x [B, N] once the directions of a denoiser x -> gains * x have settled, and the guide.
+
+    Also sigma_hat of the last call, and by how many times it fell to there.
+    """
     guide = SaddleFree(refresh_every=1, **knobs)
     for call in range(calls):
         here = x * (1 + (calls - call) / calls)
         guided = guide(lambda rows, images: gains * rows, here, alpha=alpha, std=std * (1 + (calls - call) / calls))
-    return guided - gains * here, guide, std * (1 + 1 / calls) / alpha
+    return guided - gains * here, guide, std * (1 + 1 / calls) / alpha, (1 + 2 / calls) / (1 + 1 / calls)
 
 
 @pytest.mark.parametrize("term", AWAY)
@@ -31,14 +34,14 @@ def test_away_from_the_other_prediction(term, scale):
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 @pytest.mark.parametrize("alpha, std", [(1.0, 0.4), (0.6, 0.4)])
 def test_saddle_free_is_the_formula(scale, alpha, std):
-    """scale * sigma_hat along each eigenvector of J = alpha dD/dx that is above 1; none for those that are not."""
+    """scale * sigma_hat for a step that halves it, along each eigenvector of J = alpha dD/dx that is above 1 alone."""
     x = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     gains = torch.tensor([-0.6, -0.2, 0.5, 1, 4, 9], dtype=torch.float64)
-    correction, guide, sigma_hat = saddle_free(gains, x, alpha, std, scale=scale, directions=3)
+    correction, guide, sigma_hat, fall = saddle_free(gains, x, alpha, std, scale=scale, directions=3)
     values = alpha * gains.flip(0)[:3]
     assert torch.allclose(guide.trace.rayleigh[-1][:2], values[:2, None].expand(2, 2), atol=1e-6)
     expected = torch.zeros(2, 6, dtype=torch.float64)
-    expected[:, 4:] = scale * sigma_hat
+    expected[:, 4:] = scale * sigma_hat * fall / 2
     assert (values > 1).tolist() == [True, True, False]
     assert torch.allclose(correction.abs(), expected, atol=1e-6)
 

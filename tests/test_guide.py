@@ -63,9 +63,42 @@ def test_a_whole_push_is_scale_sigma_along_the_saddle(scale):
         asked = Asked(exact, sigma)
         guided = guide(asked, sigma * start, alpha=1.0, std=sigma)
     push, value = guided - exact(sigma * start, sigma), steepness(sigma * start, sigma)
+    expected = torch.tensor(scale * sigma / 0.999 / 2).double()  # half of it where a step is short
     assert (value > 2).all() and torch.equal(guide.trace[-1].weight, torch.ones(1, 3))
-    assert torch.allclose(push[:, 0].abs(), torch.tensor(scale * sigma).double(), rtol=1e-2)
-    assert torch.allclose(push.norm(dim=1), torch.tensor(scale * sigma).double(), rtol=1e-6)
+    assert torch.allclose(push[:, 0].abs(), expected, rtol=1e-2)
+    assert torch.allclose(push.norm(dim=1), expected, rtol=1e-6)
+
+
+FALLS = [(2.0, 2.0), (1.25, 1.25), (3.0, 3.0), (50.0, 4.0), (1.0, 1.5), (0.5, 1.5)]
+
+
+@pytest.mark.parametrize("fall, counted", FALLS)
+def test_a_push_is_as_long_as_the_last_fall_of_sigma_is_large(fall, counted):
+    """Up to 4; where sigma stays or rises, as for a sampler's second evaluation of a step, the fall before counts."""
+    guide, gains = SaddleFree(1.0, refresh_every=1), torch.tensor([8.0, 0, 0, 0]).double()
+    x, sigma = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).double(), 6.0
+
+    def denoise(rows, images):
+        return gains * rows
+
+    for _ in range(12):
+        sigma /= 1.5
+        guide(denoise, sigma * x, alpha=1.0, std=sigma)
+    assert (guide.trace[-1].weight == 1).all()
+    sigma /= fall
+    push = guide(denoise, sigma * x, alpha=1.0, std=sigma) - gains * sigma * x
+    weight = guide.trace[-1].weight[0].double()
+    assert torch.allclose(push.norm(dim=1), weight * sigma * counted / 2, rtol=1e-6)
+    again = guide.last_correction(alpha=1.0, std=sigma, dtype=torch.float64)
+    assert torch.allclose(again, push)
+
+
+def test_the_first_call_of_a_run_is_pushed_as_if_sigma_had_halved():
+    guide, gains = SaddleFree(3.0, refresh_every=1, directions=4), torch.tensor([8.0, 8, 8, 8]).double()
+    x = torch.randn(1, 4, generator=torch.Generator().manual_seed(0)).double()
+    push = guide(lambda rows, images: gains * rows, x, alpha=1.0, std=0.5) - gains * x
+    weight = guide.trace[-1].weight[:, 0].double()
+    assert torch.allclose(push.norm(), 1.5 * weight.norm(), rtol=1e-6) and (weight == 1).all()
 
 
 def test_the_quotient_at_a_saddle_is_within_a_tenth():

@@ -51,7 +51,8 @@ def test_a_call_holds_every_quotient_and_the_size_of_the_push():
     assert call["acted"] == [True, True]
     for quotients in call["rayleigh"]:
         assert quotients == pytest.approx([1.8, 1.4], abs=1e-9)
-    push = 3.0 * 2.0 * math.sqrt(2 / 9)  # scale * sigma_hat along two of the 9 values of an image
+    fall = (2 + 4 / 79) / 2  # from the call before
+    push = 3.0 * 2.0 * fall / 2 * math.sqrt(2 / 9)  # along two of the 9 values of an image
     assert call["push"] == pytest.approx([push, push], rel=1e-6)
     assert all(0 <= error < 1e-3 for errors in call["error"] for error in errors)
     assert call["evaluations"] == [3, 3]  # the sampler's own, and one a direction
