@@ -1,6 +1,7 @@
 import contextlib
 import functools
 import gc
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -15,10 +16,11 @@ import page as driver
 import pytest
 import torch
 from seeds import SEED
-from short_runs import Runs, quick_collections
+from short_runs import Runs
 
 torch.set_num_threads(1)
 pack.load_pack()
+TESTS, ALL_OF = itertools.count(1), 100  # of tests of the host, those after which all garbage is collected
 
 
 def needs_page(item):
@@ -86,15 +88,21 @@ def as_loaded(host):
 
 @pytest.fixture(scope="module", autouse=True)
 def modules_apart():
-    """Leaves what is alive before a module out of its garbage collections, of which the host makes several a run."""
-    with quick_collections():
-        yield
+    """Has all garbage collected by the first test if faults have left models, which the host looks for at each load."""
+    management = sys.modules.get("comfy.model_management")
+    if management is not None and any(model.is_dead() for model in management.current_loaded_models):
+        gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
 def tests_apart(request):
-    """The same from test to test: modules that the host imports late, and what the tests before it have made."""
+    """Leaves what is alive before a test out of its garbage collections, of which the host makes several a run.
+
+    Now and then all is looked at: what has died since it was left out stays in memory until then.
+    """
     if "host" in request.fixturenames:
+        if next(TESTS) % ALL_OF == 0:
+            gc.unfreeze()
         gc.collect()
         gc.freeze()
 

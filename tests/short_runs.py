@@ -1,6 +1,5 @@
 """Short sampling runs of a few milliseconds, with faults in them, for tests that need hundreds."""
 
-import contextlib
 import gc
 import itertools
 from dataclasses import dataclass, field
@@ -125,20 +124,6 @@ class Runs:
 def one(text, place="model", at="1", where="main", images=""):
     """The faults of a prompt that has one."""
     return {where: {"kind": text, "place": place, "at": str(at), "images": images}}
-
-
-@contextlib.contextmanager
-def quick_collections():
-    """Leaves what is alive now out of garbage collections.
-
-    The host collects twice in each run once a patcher has gone with a failed run's traceback while its model stays.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def left_behind():
