@@ -21,9 +21,10 @@ class SaddleFreeGuidance(BaseGuidance):
 
     guider: classifier-free guidance as it is by default, if none is given; for none, one with guidance_scale=1.
     scheduler: that of the pipeline, which tells the noise level. scale: how far the picture is pushed, in units of the
-    noise that is left; useful 2 to 16; 0 is off, the same picture as with `guider` alone at no cost. seed: to which
-    side of a saddle it goes. refresh_every, directions, probe_radius: as in saddle_free_guidance.guidance.SaddleFree.
-    start, stop: the part of the steps in which the picture is pushed; `guider` has its own.
+    noise that is left, where a step halves that; useful 2 to 16; 0 is off, the same picture as with `guider` alone at
+    no cost. seed: to which side of a saddle it goes. refresh_every, directions, probe_radius: as in
+    saddle_free_guidance.guidance.SaddleFree. start, stop: the part of the steps in which the picture is pushed;
+    `guider` has its own.
     trace: what was found at each step of the last run.
     """
 
