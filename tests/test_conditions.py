@@ -358,4 +358,4 @@ def test_a_second_half_looks_again_for_what_the_first_half_has_found(host):
     assert torch.equal(*(each[:4] for each in pushes)) and pushes[0][3].min() > 0.1
     assert not torch.equal(*(each[4:] for each in pushes))
     ratios = apart(*(found[label].latent for label in ("whole", "halves", "plain")))
-    assert all(0.1 < ratio < 0.6 for ratio in ratios)
+    assert all(0 < ratio < 0.5 for ratio in ratios)
