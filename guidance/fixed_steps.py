@@ -49,8 +49,8 @@ class FixedSteps(Search):
         if run.denoised is None and not self.is_exact:
             return False  # pure noise tells least, and saves the evaluation that the noise of a format may need
         if every > 1:
-            level = float(self.sigma_hat[0])
-            run = replace(run, step=run.step + (level < run.level * (1 - 1e-4) or run.step < 0), level=level)
+            falls = bool(run.falls(self.sigma_hat)[0])
+            run = replace(run, step=run.step + (falls or run.step < 0))
             self.run = run
             if run.probed is not None and run.step - run.probed < every:
                 return False

@@ -50,18 +50,18 @@ class OwnSteps(Search):
         """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
         run, y = self.run, self.rows / self.alpha[:, None]
         norm, start, turn = run.norm, run.start, None
-        if run.last is not None and run.denoised is not None:
-            change = self._change(Past(run.last[0], run.denoised, run.last[1]))
+        if run.y is not None and run.denoised is not None:
+            change = self._change(Past(run.y, run.denoised, run.sigma_hat))
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
-            start, norm = change.start, (run.last[1] / self.sigma_hat).clamp(min=1) * change.norm
+            start, norm = change.start, (run.sigma_hat / self.sigma_hat).clamp(min=1) * change.norm
             if run.start is not None:
                 self.few = torch.cosine_similarity(start, run.start, dim=1) > STRAIGHT
             self.start = start
             if not self.is_exact:
                 norm = self._learn_in_noise(change, norm)
                 if run.mask is None:  # under a mask no test asks for it
-                    turn = self._turn(self.denoised - run.denoised, run.last[1])
-        self.run = replace(run, last=(y, self.sigma_hat), denoised=self.denoised, start=start, norm=norm, turn=turn)
+                    turn = self._turn(self.denoised - run.denoised, run.sigma_hat)
+        self.run = replace(run, y=y, denoised=self.denoised, start=start, norm=norm, turn=turn)
 
     def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
         """The norm of J, [B], and the start, from the last step where it is clear, else from a longer way.

@@ -65,12 +65,12 @@ class Run:
     where the picture may change, or None; denoised: the prediction at the last call, [B, N]; sigma_hat: of the last
     call, inf before the first, and fall: how many times smaller than before it was when it last fell, [B].
 
-    By the automatic schedule, last: y and sigma_hat at the last call; start: what the last step did to the denoised
+    By the automatic schedule, y: that of the last call; start: what the last step did to the denoised
     prediction, for a step of REACH in every value; turn: the same as it was, in half precision and without a mask;
     norm: the Frobenius norm of J, [B]; near, far: calls before, of each image those whose sigma_hat was APART times
     that of now, or of near.
 
-    In fixed steps, level: the last sigma_hat, step: how often it has fallen, probed: at which step there was a probe,
+    In fixed steps, step: how often sigma_hat has fallen, probed: at which step there was a probe,
     and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
     candidate: whether it is probed alone next, and followed: its last quotient then, 0 for none, [directions, B];
     reference: a displacement and a Gaussian's answer to it, [directions, B, N], at a sigma_hat [B].
@@ -94,13 +94,12 @@ class Run:
     fall: Tensor
     mask: Tensor | None = None
     denoised: Tensor | None = None
-    last: tuple[Tensor, Tensor] | None = None
+    y: Tensor | None = None
     start: Tensor | None = None
     turn: Turn | None = None
     norm: Tensor | None = None
     near: Past | None = None
     far: Past | None = None
-    level: float = math.inf
     step: int = -1
     probed: int | None = None
     probes: int = 0
@@ -125,12 +124,15 @@ class Run:
             none + math.nan, [0] * batch, none.long(), none.bool(), none, none[0] + math.inf, none[0] + HALVING,
         )
 
+    def falls(self, sigma_hat: Tensor) -> Tensor:
+        """Where sigma_hat [B] is less than at the last call, a boolean [B]."""
+        return self.sigma_hat / sigma_hat > 1 + SAME
+
     def at(self, sigma_hat: Tensor) -> "Run":
         """The run at a call at sigma_hat [B]. Where that has not fallen since the last call, the fall before counts."""
         fall = self.sigma_hat / sigma_hat
-        falls = (fall > 1 + SAME) & fall.isfinite()
-        fall = torch.where(falls, fall.clamp(max=STEEPEST), self.fall)
-        return replace(self, sigma_hat=sigma_hat, fall=fall)
+        counts = self.falls(sigma_hat) & fall.isfinite()
+        return replace(self, fall=torch.where(counts, fall.clamp(max=STEEPEST), self.fall))
 
     def under(self, mask: Tensor | None) -> "Run":
         """The run with another mask [B or 1, ...] of where the picture may change, None for everywhere."""

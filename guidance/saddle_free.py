@@ -1,6 +1,7 @@
 """Saddle-free guidance of any sampling loop, from the first probe to the push; after arXiv 2511.21863."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ class SaddleFree:
         dtype = yield from search.evaluate()
         correction = self._push(search.run, search.sigma_hat, dtype, strength)
         traced = search.traced(correction)
-        self._run = search.run  # from here on nothing can fail
+        self._run = replace(search.run, sigma_hat=search.sigma_hat)  # from here on nothing can fail
         self.trace.add(search.sigma_hat[0] if sigma is None else sigma, traced)
         return correction
 

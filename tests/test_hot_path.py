@@ -16,7 +16,7 @@ BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the
 AFTER = {"trace.py:_fetch", "saddle_free_run.py:has_acted"}  # the sampler has returned
 LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free_run.py:__init__", "trust.py:")  # once a model or a run
 OF_EVERY_CALL = {
-    ("automatic.py:_due", "tolist"), ("fixed_steps.py:_is_time", "__float__"), ("run.py:why_idle", "__float__"),
+    ("automatic.py:_due", "tolist"), ("fixed_steps.py:_is_time", "__bool__"), ("run.py:why_idle", "__float__"),
 }
 WITHOUT_WAIT = {("own_steps.py:learn_from_step", "to")}  # to the dtype of a tensor that lies on the same device
 MOST_A_LOOK = 14  # of a few images; each picks places of a batch, which waits only where that is a tensor of the GPU
@@ -67,7 +67,7 @@ def test_the_automatic_schedule_waits_once_a_call_to_read_which_images_are_due(h
 @pytest.mark.parametrize("refresh_every, cfg", list(in_turn([1, 2], [1.0, 4.0])))
 def test_fixed_steps_wait_once_a_call_to_read_sigma_where_they_are_longer_than_one(host, cfg, refresh_every):
     found, others = split(waits_of(host, cfg, refresh_every=refresh_every))
-    assert others == (once_a_call("fixed_steps.py:_is_time", "__float__") if refresh_every > 1 else [])
+    assert others == (once_a_call("fixed_steps.py:_is_time", "__bool__") if refresh_every > 1 else [])
     assert not found
 
 
