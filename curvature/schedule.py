@@ -18,7 +18,7 @@ APART = 2.0  # sigma of an earlier call over that of now: nearer, a test tells t
 # undecided, and once it does. A test tells of what opened at a sigma a few times larger, as these are apart.
 LEVELS = (1.7, 0.5)
 AGAIN = 0.9  # of the spread: a saddle that opens there is already a little open then
-SPAN = 10.0  # once sigma is so many times smaller than at the first saddle, what a push still moves is as much smaller
+SPAN = 7.0  # once sigma is so many times smaller than at the first saddle, what a push still moves is as much smaller
 
 
 @dataclass(frozen=True)

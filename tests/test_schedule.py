@@ -125,6 +125,22 @@ def test_the_number_of_looks_does_not_grow_with_the_steps():
     assert max(counts) <= 1.8 * min(counts)  # 8 to 14 of two images
 
 
+@pytest.mark.parametrize("norm, looks", [(9.0, [1.0, 0.4, 0.16]), (1.5, [1.0, 0.4, 0.16, 0.064, 0.0256])])
+def test_looks_end_a_seventh_below_the_first_saddle_where_much_is_undecided(norm, looks):
+    """All find one, at each fall of sigma by 2.5. Where little is undecided, a finer one may come at any sigma."""
+    schedule, everyone, norm = ProbeSchedule.start(1), torch.tensor([True]), torch.tensor([norm])
+    found, sigma = [], torch.tensor([1.0])
+    for _ in range(5):
+        found.append(sigma.item())
+        schedule = schedule.after(everyone, sigma, torch.tensor([1.5]), torch.tensor([0.01]), torch.ones(1), 2.5, norm)
+        sigma = schedule.due
+        if not sigma:
+            break
+    assert found == pytest.approx(looks)
+    asks = schedule.asks(torch.tensor([0.01]), norm, ~everyone, torch.tensor([0.1]), 2.5)
+    assert asks.item() == (norm.item() < 2)
+
+
 def test_a_saddle_too_early_seen_is_seen_again_when_it_opens():
     """J along the mode grows as 1 / sigma^2, faster than any Gaussian's, from far below 1 to far above."""
     broad = torch.full((SIZE,), 1e-4, dtype=torch.float64)
