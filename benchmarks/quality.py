@@ -33,6 +33,7 @@ import front
 import results
 import torch
 from demos import DEMOS
+from half_precision import fast_half_precision
 from measuring import Method, auto, both, measure_row, measure_variety, noisy_label, of_host, saddle_free, weakened
 from pack import enter_host, load_pack
 
@@ -223,8 +224,9 @@ def main():
         print(front.front((*prepare(arguments.model, arguments.dtype), arguments)))
         return
     arguments.task = arguments.task or "unconditional"
-    for steps in arguments.steps or [24]:
-        report(argparse.Namespace(**(vars(arguments) | {"steps": steps})))
+    with fast_half_precision():
+        for steps in arguments.steps or [24]:
+            report(argparse.Namespace(**(vars(arguments) | {"steps": steps})))
 
 
 if __name__ == "__main__":
