@@ -22,6 +22,10 @@ LOAD_TEMPLATE = """async ([name, source]) => {
     const answer = await fetch(`/api/workflow_templates/${source}/${name}.json`)
     await app.loadGraphData(await answer.json(), true, true, name)
 }"""
+SET_STEPS = """(steps) => {
+    const widgets = app.rootGraph.nodes.flatMap((node) => node.widgets ?? [])
+    for (const widget of widgets.filter((widget) => widget.name === 'steps')) widget.value = steps
+}"""
 ADD_SCOPE = """() => {
     app.rootGraph.clear()
     const node = LiteGraph.createNode('CurvatureScope')
@@ -112,6 +116,11 @@ def new_workflow(tab, address):
     tab.evaluate("() => app.canvas.setGraph(app.rootGraph)")  # in a subgraph the page would stay there
     tab.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     tab.wait_for_function("app.canvas.graph === app.rootGraph && app.rootGraph.nodes.length === 0", timeout=30_000)
+
+
+def set_steps(tab, steps):
+    """Sets the steps of all samplers of the workflow."""
+    tab.evaluate(SET_STEPS, steps)
 
 
 def run(tab):

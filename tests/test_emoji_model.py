@@ -12,6 +12,7 @@ import torch
 from cases import in_turn
 from emoji_classifier import load_emoji_classifier
 from graphs import Graph, branches, demo, emoji, output, sample, steered
+from half_precision import fast_half_precision
 from host import failure
 from pack import ROOT
 from safetensors import safe_open
@@ -237,7 +238,8 @@ def test_guidance_acts_in_every_format_and_nearly_as_in_float32(host, monkeypatc
     if (model, batch) not in exact:
         exact[model, batch] = host.latents(prompt)
     formatted(host, monkeypatch, name)
-    drawn = host.latents(prompt)
+    with fast_half_precision():
+        drawn = host.latents(prompt)
     assert all(value.shape == (batch, 3, 64, 64) and value.isfinite().all() for value in drawn.values())
     assert torch.equal(drawn["off"], drawn["plain"])
     if (name, model, batch) != ("bfloat16", FEW, 1):  # where the only picture's saddle is not seen through the noise
@@ -255,7 +257,8 @@ def test_auto_guidance_takes_the_weak_emoji_model(host, monkeypatch, name, batch
         guided = steered(graph, model, output(model, 1), scale=scale)
         samples = sample(graph, "KSampler", guided, condition, condition, latent(batch), scheduler="karras", steps=4)
         graph.add("TestCapture", samples=samples, label=label)
-    drawn = host.latents(graph.prompt)
+    with fast_half_precision():
+        drawn = host.latents(graph.prompt)
     assert drawn["two"].shape == (batch, 3, 64, 64) and drawn["two"].isfinite().all()
     assert (drawn["two"] - drawn["one"]).square().mean().sqrt() > 0.02
 

@@ -62,13 +62,7 @@ def test_a_template_runs_from_the_page_and_shows_its_picture(tab, address, new_o
     opened = driver.open_template if steps is None else driver.load_template
     opened(tab, address, name)
     if steps is not None:
-        tab.evaluate(
-            """(steps) => {
-                const widgets = app.rootGraph.nodes.flatMap((node) => node.widgets ?? [])
-                for (const widget of widgets.filter((widget) => widget.name === 'steps')) widget.value = steps
-            }""",
-            steps,
-        )
+        driver.set_steps(tab, steps)
     driver.run(tab)
     (node,) = driver.node_ids(tab, "SaveImage")
     (image,) = driver.outputs(tab)[node]["images"]

@@ -42,6 +42,7 @@ WATCH_DRAWING = """() => {
 def test_the_scope_draws_every_active_call_while_the_sampler_runs(tab, address, new_outputs):
     driver.load_template(tab, address, "scope")
     tab.wait_for_selector(".saddle-free-scope p:not([hidden])")
+    driver.set_steps(tab, 8)
     tab.evaluate(WATCH_DRAWING)
     driver.run(tab)
     (node,) = driver.node_ids(tab, "CurvatureScope")

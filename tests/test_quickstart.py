@@ -53,7 +53,7 @@ def in_fewer_steps(folder, steps):
     return pack / "quickstart.py"
 
 
-@pytest.mark.parametrize("steps", [6, pytest.param(24, marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [4, pytest.param(24, marks=pytest.mark.long)])
 def test_the_main_job_writes_a_picture_of_both(tmp_path, steps):
     from PIL import Image, ImageChops
 
