@@ -95,7 +95,8 @@ class OwnSteps(Search):
         sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * last.sigma_hat])
         noise = rest / torch.linalg.vector_norm(sigmas, dim=0)
         noise = torch.where(noise.isfinite(), noise, math.inf)
-        self.most = torch.maximum(noise, last.noise)  # noise of a few directions may lie along a change for once
+        # Noise of a few directions may lie along a change for once.
+        self.most = torch.where(last.noise.isfinite(), torch.maximum(noise, last.noise), noise)
         return Turn(changed, before, noise)
 
     def then(self, picked: Tensor | None = None) -> Past:
