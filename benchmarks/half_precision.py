@@ -33,5 +33,5 @@ class RoundedProducts(TorchDispatchMode):
 
 def fast_half_precision():
     """A context in which half precision is as fast on this machine as it can be."""
-    has_gpu, has_instructions = torch.cuda.is_available(), torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return contextlib.nullcontext() if has_gpu or has_instructions else RoundedProducts()
+    has_instructions = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return contextlib.nullcontext() if torch.cuda.is_available() or has_instructions else RoundedProducts()

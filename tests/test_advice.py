@@ -142,7 +142,7 @@ def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, digit="3", **knobs):
 @pytest.mark.parametrize(
     "options",
     [
-        {"refresh_every": 0, "digit": "none", "steps": 16, "scale": 8.0},
+        {"refresh_every": 0, "digit": "8", "scale": 8.0},
         {"refresh_every": 1, "digit": "none", "scale": 8.0}, {"refresh_every": 0, "digit": "none", "sampler": "heun"},
         {"refresh_every": 1, "digit": "none", "scale": 16.0, "cfg": 2.0},
     ],
@@ -191,7 +191,7 @@ def test_noise_that_hides_a_saddle_in_half_precision_is_named(host):
     model = graph.add("ModelComputeDtype", model=model, dtype="bf16")
     model = guided(graph, model, scale=8.0, refresh_every=0)
     # Most other noises show their saddle in this format, too.
-    samples = sample(graph, "KSampler", model, positive, negative, latent(1), steps=8, scheduler="karras", seed=8)
+    samples = sample(graph, "KSampler", model, positive, negative, latent(1), steps=8, scheduler="karras", seed=18)
     graph.add("TestCaptureTrace", trace=output(model, 1), latent=samples, label="trace")
     host.run(graph.prompt)
     (said,) = host.record.traces["trace"].plain()["advice"]
