@@ -26,8 +26,8 @@ class RoundedProducts(TorchDispatchMode):
         dtype = next((value.dtype for value in arguments if isinstance(value, torch.Tensor)), None)
         if function not in PRODUCTS or dtype not in HALF:
             return function(*arguments, **(named or {}))
-        exact = tree_map_only(torch.Tensor, torch.Tensor.float, (arguments, named or {}))
-        answer = function(*exact[0], **exact[1])
+        values, options = tree_map_only(torch.Tensor, torch.Tensor.float, (arguments, named or {}))
+        answer = function(*values, **options)
         return tree_map_only(torch.Tensor, lambda value: value.to(dtype), answer)
 
 

@@ -88,15 +88,14 @@ class OwnSteps(Search):
         """
         last = self.run.turn
         if last is None:
-            return Turn(changed, before, self.most)
+            return Turn(changed, before, torch.zeros_like(before))
         square = last.changed.square().sum(dim=1).clamp(min=torch.finfo(changed.dtype).tiny)
         share = (changed * last.changed).sum(dim=1) / square
         rest = torch.linalg.vector_norm(changed - share[:, None] * last.changed, dim=1)
         sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * last.sigma_hat])
         noise = rest / torch.linalg.vector_norm(sigmas, dim=0)
         noise = torch.where(noise.isfinite(), noise, math.inf)
-        # Noise of a few directions may lie along a change for once.
-        self.most = torch.where(last.noise.isfinite(), torch.maximum(noise, last.noise), noise)
+        self.most = torch.maximum(noise, last.noise)  # noise of a few directions may lie along a change for once
         return Turn(changed, before, noise)
 
     def then(self, picked: Tensor | None = None) -> Past:

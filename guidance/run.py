@@ -45,7 +45,7 @@ class Past:
 class Turn:
     """What one of the sampler's steps changed of the prediction, [B, N], from which sigma_hat on, [B].
 
-    noise: how long that of an answer can be by this step and the one before it, in units of std, [B].
+    noise: how long that of an answer can be by this step and the one before it, in units of std, [B]; 0 for the first.
     """
 
     changed: Tensor

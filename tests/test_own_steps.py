@@ -1,5 +1,6 @@
 """What the sampler's own steps tell of the noise in a network's answers."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -24,11 +25,9 @@ def bounds(lengths):
         exact = 16.0 / (16.0 + sigma**2) * x
         call = search.evaluate()
         next(call)
-        try:
+        with contextlib.suppress(StopIteration):
             while True:
                 call.send(exact + noise)
-        except StopIteration:
-            pass
         guide._run = dataclasses.replace(search.run, sigma_hat=search.sigma_hat)
         found.append(search.most)
         x = exact + (x - exact) * following / sigma
