@@ -12,6 +12,11 @@ exact one, 0 where nothing was looked for yet; the quotient over the exact value
     python quickstart.py --run benchmarks/curvature.py --worth --samples 250
 
 samples with exact eigenpairs in the place of the guide's, the push as it makes it, and tells the distance of the pictures.
+
+    python quickstart.py --run benchmarks/curvature.py --along --model emoji --images 32 --steps 8 --dtype bfloat16
+
+samples with guidance, and at every look compares the quotient that the guide reports with exact products in float32:
+along the push, and along the direction before it, which is a step of power iteration behind.
 """
 
 import argparse
@@ -23,6 +28,7 @@ import torch
 from classifier import in_batches
 from demos import DEMOS
 from densities import SIGMA_MAX, schedule
+from half_precision import fast_half_precision
 from measuring import denoiser
 from pack import enter_host, load_pack
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -113,10 +119,48 @@ def summary(rows):
     return "\n".join(lines)
 
 
+def quotients_along(guide, exact, x, sigma):
+    """Of the images that were looked at in the last call [b] each: sigma, quotient, margin, exact along push and before."""
+    run, call = guide._run, guide.trace[-1]
+    looked = (call.evaluations > 1).nonzero()[:, 0]
+    margin = guide.certainty * run.error[0]
+    product = jacobian(exact, x)
+    columns = [run.rayleigh[0], margin, *((v * product(v)).sum(dim=1) for v in (run.ahead[0], run.vectors[0]))]
+    return torch.stack([torch.full_like(margin, sigma), *columns], dim=1)[looked]
+
+
+def along(arguments):
+    """Rows of a table: by sigma, the guide's quotient beside exact products, and which are above 1."""
+    from saddle_free_guidance.curvature import LEAST
+    from saddle_free_guidance.guidance import SaddleFree
+
+    demo, dtype = DEMOS[arguments.model], getattr(torch, arguments.dtype)
+    exact = denoiser(demo)
+    denoise = exact if dtype == torch.float32 else denoiser(demo, dtype=dtype)
+    generator, found = torch.Generator().manual_seed(arguments.seed), []
+    x = SIGMA_MAX * torch.randn(arguments.images, 3, demo.side, demo.side, generator=generator)
+    guide = SaddleFree(scale=8.0, seed=arguments.seed, refresh_every=arguments.refresh_every, dtype=dtype)
+    for sigma, following in itertools.pairwise(schedule(arguments.steps)):
+        with fast_half_precision():
+            guided = guide(lambda rows, images: denoise(rows, sigma), x, alpha=1.0, std=sigma)  # noqa: B023
+        found.append(quotients_along(guide, lambda y: exact(y, sigma), x, sigma))  # noqa: B023
+        x = guided + (x - guided) * following / sigma
+    yield "| sigma | looks | quotient | exact, along the push | exact, before it | found above 1 | exact above 1 | found and not above 1 |"
+    yield "|---" * 8 + "|"
+    for rows in [*found, torch.cat(found)]:
+        if len(rows):
+            _, quotient, margin, ahead, before = rows.T
+            is_found, is_open = quotient - margin > 1 + LEAST, ahead > 1 + LEAST
+            name = "all" if len(rows) == sum(map(len, found)) else f"{rows[0, 0]:.3f}"
+            means = " | ".join(f"{each.mean():.3f}" for each in (quotient, ahead, before))
+            shares = " | ".join(f"{each.float().mean():.2f}" for each in (is_found, is_open, is_found & (ahead < 1)))
+            yield f"| {name} | {len(rows)} | {means} | {shares} |"
+
+
 class Exact:
     """Pushes along exact eigenvectors as the guide pushes along its own, whole from 1 + ramp on."""
 
-    def __init__(self, scale, iterations, seed, ramp=0.1):
+    def __init__(self, scale, iterations, seed, ramp=0.3):
         self.scale, self.iterations, self.ramp = scale, iterations, ramp
         self.generator, self.last, self.before = torch.Generator().manual_seed(seed), None, None
 
@@ -203,6 +247,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--worth", action="store_true", help="sample with exact eigenpairs")
+    parser.add_argument("--along", action="store_true", help="compare quotients along the push")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="with --along")
+    parser.add_argument("--refresh-every", type=int, default=0, help="with --along")
     parser.add_argument("--scales", type=float, nargs="+", default=[2.0, 4.0], help="with --worth")
     parser.add_argument("--samples", type=int, default=100, help="with --worth")
     parser.add_argument("--batch", type=int, default=50, help="with --worth")
@@ -211,8 +258,8 @@ def main():
     enter_host("--cpu")
     load_pack()
     with sdpa_kernel(SDPBackend.MATH):  # the others have no forward-mode derivative
-        if arguments.worth:
-            for line in worth(arguments):
+        if arguments.worth or arguments.along:
+            for line in (worth if arguments.worth else along)(arguments):
                 print(line, flush=True)
             return
         rows = []

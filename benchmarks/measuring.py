@@ -119,14 +119,21 @@ class Counter:
         return counted
 
 
-def denoiser(demo, device="cpu"):
-    """denoise(y, sigma) of a demo model without labels, y [B, 3, side, side] and sigma a float, without a sampler."""
+def denoiser(demo, device="cpu", dtype=torch.float32):
+    """denoise(y, sigma) of a demo model without labels, y [B, 3, side, side] and sigma a float, without a sampler.
+
+    dtype: what the network computes in; answers come back in that of y.
+    """
     from saddle_free_guidance.nodes.demo.digits_network import denoise
     from saddle_free_guidance.nodes.host.demo_model import load_demo_model
 
     model = load_demo_model(demo.models[0]).model.to(device)
-    network, sigma_data = model.diffusion_model.requires_grad_(False), model.model_sampling.sigma_data
-    return lambda y, sigma: denoise(network, y, y.new_full((len(y),), sigma), sigma_data=sigma_data)
+    network, sigma_data = model.diffusion_model.requires_grad_(False).to(dtype), model.model_sampling.sigma_data
+
+    def answer(x, *conditions, **more):
+        return network(x.to(dtype), *conditions, **more).to(x)
+
+    return lambda y, sigma: denoise(answer, y, y.new_full((len(y),), sigma), sigma_data=sigma_data)
 
 
 @torch.no_grad()

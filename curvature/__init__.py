@@ -1,6 +1,6 @@
 """Curvature of the log density from a few evaluations of a denoiser; needs torch alone."""
 
-from .krylov import rayleigh_ritz
+from .krylov import quotient_ahead, rayleigh_ritz
 from .precision import (
     EXACT,
     FARTHEST,
@@ -22,5 +22,5 @@ from .starts import by_chance, gaussian, side
 __all__ = [
     "APART", "EXACT", "FARTHEST", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule",
     "assumed_noise", "balanced_reach", "by_chance", "filtered", "gaussian", "noise_along", "noise_in_responses",
-    "rayleigh_ritz", "reach", "side",
+    "quotient_ahead", "rayleigh_ritz", "reach", "side",
 ]

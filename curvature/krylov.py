@@ -4,9 +4,12 @@ import torch
 from torch import Tensor
 
 NEW = 0.03  # of the length of a displacement must be new for a direction: what bends is divided by the square
+ALONG = 0.8  # cosine of v and J v, at least, that is counted on: a learned J is a covariance only nearly
 
 
-def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def rayleigh_ritz(
+    displacements: Tensor, responses: Tensor, count: int, is_exact: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The `count` largest Ritz pairs of J in the span of the displacements, for each image by itself.
 
     displacements, responses: [rounds, k, B, N], J applied to each displacement, where those of a round were made from
@@ -15,9 +18,10 @@ def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple
     much the noise of a response is longer or shorter in these products, [count, B]; largest quotient first. Where the
     span has fewer directions, the others are zero.
 
-    A response carries noise, and the displacement made from it carries the same noise, which would make quotients too
-    large. So v_i . J v_j is taken from the response that came later and v_i from the earlier round, where the two are
-    independent; for this J is taken to be symmetric (Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 11).
+    A quotient knows the symmetric part of J alone (Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 11), of
+    which v_i . J v_j is the mean of both orders. is_exact: whether responses have no noise to speak of. Where they
+    have, the displacement made from one carries the same noise, which would make quotients too large. So the mean
+    counts no more than the one of both whose response came later: there the two are independent.
     """
     rounds, block = displacements.shape[:2]
     vectors = displacements.flatten(0, 1).transpose(0, 1)  # [B, n, N]
@@ -26,9 +30,12 @@ def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple
     scale = torch.where(lengths > 0, 1 / lengths, 0)  # [B, n, 1]
     vectors, products = scale * vectors, scale * products
     gram, mixed = vectors @ vectors.mT, vectors @ products.mT  # [B, n, n]
-    place = torch.arange(rounds * block, device=gram.device) // block
-    earlier, later = place[:, None] < place, place[:, None] > place
-    symmetric = torch.where(earlier, mixed, torch.where(later, mixed.mT, (mixed + mixed.mT) / 2))
+    symmetric = (mixed + mixed.mT) / 2
+    if not is_exact:
+        place = torch.arange(rounds * block, device=gram.device) // block
+        earlier, later = place[:, None] < place, place[:, None] > place
+        clean = torch.where(earlier, mixed, torch.where(later, mixed.mT, symmetric))
+        symmetric = torch.where(clean.abs() < symmetric.abs(), clean, symmetric)
     values, weights = _largest(symmetric, _orthonormal(gram), count)  # [B, count], [B, n, count]
     directions = (weights.mT @ vectors).transpose(0, 1)  # [count, B, N]
     images = (weights.mT @ products).transpose(0, 1)
@@ -36,6 +43,20 @@ def rayleigh_ritz(displacements: Tensor, responses: Tensor, count: int) -> tuple
     unit = torch.where(length > 0, 1 / length, 0)
     gain = torch.linalg.vector_norm(weights.mT * scale.mT, dim=-1).T[..., None]  # [count, B, 1]
     return values.T, unit * directions, unit * images, (unit * gain)[..., 0]
+
+
+def quotient_ahead(rayleigh: Tensor, ahead: Tensor, noise: Tensor) -> Tensor:
+    """What the Rayleigh quotient of J v is at least, [count, B], from that of a unit direction v.
+
+    rayleigh: v . J v, [count, B]; ahead: J v, [count, B, N]; noise: the length of what is noise in it, [count, B].
+    A covariance is symmetric and has no negative eigenvalue, and so has J. Then v . J J J v times v . J v is at least
+    the square of |J v|^2 (Cauchy and Schwarz), so that the quotient of J v is at least |J v|^2 / (v . J v). Noise makes
+    |J v| longer, and that of the prediction at x, which is in both responses, v . J v smaller.
+    """
+    loud = noise.square()
+    square = torch.where(loud.isfinite(), ahead.square().sum(dim=-1) - loud, 0).clamp(min=0)
+    below = torch.maximum(rayleigh, square.sqrt() * ALONG) + loud
+    return torch.maximum(torch.where(square > 0, square / below, 0), rayleigh)
 
 
 def _orthonormal(gram: Tensor) -> Tensor:

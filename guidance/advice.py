@@ -24,7 +24,7 @@ SENTENCES = {
     "may be wrong by {error}.",
 }
 SADDLE = 1 + LEAST
-BLUR = 0.1  # a quotient that may be wrong by more hides what would get the whole push
+BLUR = 0.1  # a quotient that may be wrong by more hides what would get a third of the push
 FEWEST = 3  # calls before the first look: two tell where to begin
 WARM_UP = 2  # calls before the first push in which the direction settles
 SHARES = 1000  # percents are told in thousandths, as the nodes round them

@@ -64,7 +64,7 @@ class FixedSteps(Search):
             run = replace(run, chance=self._by_chance(images))
         assert run.chance is not None
         self.run = replace(run, probes=run.probes + 1)
-        fading = (run.rayleigh < FADING) | (run.age >= 2 * PROBES)
+        fading = (run.along < FADING) | (run.age >= 2 * PROBES)
         begins = (run.age == 0) | ((run.age >= PROBES) & fading)
         self.far = torch.zeros_like(begins)
         if run.reference is not None:
@@ -115,7 +115,9 @@ class FixedSteps(Search):
         """
         run, noise = self.run, (self.noise() * self.std)[:, None]  # [B, 1]
         begins, asks = (self.begins & ~follows)[..., None], (self.asks & ~follows)[..., None]
-        grows = run.candidate & (run.rayleigh > (run.followed + RISING).clamp(min=FADING))
+        along = (asked * told).sum(dim=-1) / length(asked)[..., 0].square()
+        along = torch.where(along.isfinite(), along, run.along)
+        grows = run.candidate & (along > (run.followed + RISING).clamp(min=FADING))
         foretold, answer = self.foretold
         new = begins | self.far[..., None]
         found = torch.where(asks, told - answer * self.shortened, run.ahead)
@@ -125,8 +127,8 @@ class FixedSteps(Search):
         tells = length(found) > (BEYOND_EXACT if self.is_exact else BEYOND) * noise
         ahead = torch.where(asks, torch.where(tells, found / length(found), 0), found)
         self.run = replace(
-            run, ahead=ahead, age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
+            run, ahead=ahead, along=along, age=~follows * (torch.where(begins[..., 0], 0, run.age) + 1),
             candidate=torch.where(asks[..., 0], tells[..., 0], grows),
-            followed=torch.where(run.candidate, run.rayleigh, 0),
+            followed=torch.where(run.candidate, along, 0),
             reference=(torch.where(new, asked, foretold), torch.where(new, told, answer), self.sigma_hat),
         )

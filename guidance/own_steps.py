@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, reach
+from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, noise_in_responses, reach
 from .call import length
 from .run import Past, Run, Turn
 from .search import Search
@@ -178,6 +178,12 @@ class OwnSteps(Search):
         if self.x.ndim >= 4:
             self.shared = torch.maximum(self.left[picked], LOW * self.assumed()[picked])
         return torch.fmax(self.noise()[picked], self.shared)
+
+    def noise_in_length(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
+        """Of two rounds, what the filter leaves of the noise, or by how much the first answer is longer than J is."""
+        if self.is_exact or len(asked) < 2:
+            return super().noise_in_length(picked, asked, told)
+        return torch.maximum(self.shared, noise_in_responses(asked, told) / self.std[picked])
 
     def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
         """A standard error of the quotients, [directions, b].

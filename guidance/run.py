@@ -12,6 +12,7 @@ from ..curvature import LEAST, ProbeSchedule
 
 HALVING = 2.0  # the fall of sigma_hat from call to call for which `scale` is in units of sigma_hat
 SAME = 1e-4  # by which a sigma_hat that has not changed may differ
+BEHIND = 1 / 3  # of how far the quotient of J v is above 1, that of v is: benchmarks/curvature.py --along
 STEEPEST = 4.0  # a fall that counts; only the last of a few steps are longer, when little is undecided
 
 
@@ -58,12 +59,13 @@ class Run:
     """What one sampling run remembers of each image; replaced, never changed. N is the number of values of an image.
 
     shape: (directions, *shape of x); keys: an integer an image; schedule: when each is probed next; vectors: unit
-    directions v, and ahead: those of J v, a step of power iteration further, [directions, B, N]; rayleigh: the
-    quotients of v, and error: a standard error of each, [directions, B]; noise: how many times longer a response's
-    error is than the format lets one expect, NaN before it is known, [B]; coloured: by how much it is larger along the
-    direction than in the mean, NaN before it is measured, [directions, B]; searches: how many each image had; mask:
-    where the picture may change, or None; denoised: the prediction at the last call, [B, N]; sigma_hat: of the last
-    call, inf before the first, and fall: how many times smaller than before it was when it last fell, [B].
+    directions v, and ahead: those of J v, a step of power iteration further, [directions, B, N]; rayleigh: what the
+    quotients of J v are at least, behind: whether it is that of v, because noise lets no more be known, and error: a
+    standard error of each, [directions, B]; noise: how many times longer a response's error is than the format lets one
+    expect, NaN before it is known, [B]; coloured: by how much it is larger along the direction than in the mean, NaN
+    before it is measured, [directions, B]; searches: how many each image had; mask: where the picture may change, or
+    None; denoised: the prediction at the last call, [B, N]; sigma_hat: of the last call, inf before the first, and
+    fall: how many times smaller than before it was when it last fell, [B].
 
     By the automatic schedule, y: that of the last call; start: what the last step did to the denoised
     prediction, for a step of REACH in every value; turn: the same as it was, in half precision and without a mask;
@@ -71,8 +73,9 @@ class Run:
     that of now, or of near.
 
     In fixed steps, step: how often sigma_hat has fallen, probed: at which step there was a probe,
-    and probes: how many; chance: displacements by chance, [directions, B, N]; age: of each search, in probes,
-    candidate: whether it is probed alone next, and followed: its last quotient then, 0 for none, [directions, B];
+    and probes: how many; chance: displacements by chance, [directions, B, N]; along: the quotients of the last probes
+    themselves; age: of each search, in probes, candidate: whether it is probed alone next, and followed: the quotient
+    of the last such probe, 0 for none, [directions, B];
     reference: a displacement and a Gaussian's answer to it, [directions, B, N], at a sigma_hat [B].
     """
 
@@ -83,10 +86,12 @@ class Run:
     vectors: Tensor
     ahead: Tensor
     rayleigh: Tensor
+    behind: Tensor
     error: Tensor
     noise: Tensor
     coloured: Tensor
     searches: list[int]
+    along: Tensor
     age: Tensor
     candidate: Tensor
     followed: Tensor
@@ -120,8 +125,9 @@ class Run:
         empty = torch.zeros(directions, batch, size, dtype=dtype, device=device)
         none = empty[..., 0].clone()  # a view would hold a latent for as long as the trace lives
         return cls(
-            shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none, none[0] + math.nan,
-            none + math.nan, [0] * batch, none.long(), none.bool(), none, none[0] + math.inf, none[0] + HALVING,
+            shape, seed, keys, ProbeSchedule.start(batch, device), empty, empty, none, none.bool(), none,
+            none[0] + math.nan, none + math.nan, [0] * batch, none, none.long(), none.bool(), none,
+            none[0] + math.inf, none[0] + HALVING,
         )
 
     def falls(self, sigma_hat: Tensor) -> Tensor:
@@ -158,4 +164,5 @@ class Run:
         spacing: of the looks, after which one no longer tells; None where it does until the next.
         """
         known = self.schedule.begun if spacing is None else self.schedule.fresh(sigma_hat, spacing)
-        return torch.where(known, (self.above(certainty) / ramp).clamp(0, 1), 0)
+        whole = torch.where(self.behind, ramp * BEHIND, ramp)
+        return torch.where(known, (self.above(certainty) / whole).clamp(0, 1), 0)

@@ -37,7 +37,7 @@ class SaddleFree:
     def __init__(
         self, scale: float = 1.0, seed: int = 0, refresh_every: int = AUTOMATIC, directions: int = 1,
         dtype: torch.dtype = torch.float32, *, mask: Tensor | None = None, image_keys: Sequence[int] | None = None,
-        probe_radius: float = 0.0, ramp: float = 0.1, spacing: float = 2.5, certainty: float = 3.0,
+        probe_radius: float = 0.0, ramp: float = 0.3, spacing: float = 2.5, certainty: float = 3.0,
         trace: CurvatureTrace | None = None,
     ) -> None:
         if not (isinstance(directions, int) and directions >= 1):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature import LEAST, QUIETEST, filtered, rayleigh_ritz
+from ..curvature import LEAST, QUIETEST, filtered, quotient_ahead, rayleigh_ritz
 from .call import Call, Question, length
 from .run import Run
 
@@ -40,7 +40,7 @@ class Search(Call):
         """What the rounds [rounds, directions, b, N] tell, kept in the run."""
         picked = self.index(images)
         run, std = self.run, self.std[picked]
-        rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, self.guide.directions)
+        rayleigh, vectors, responses, gain = rayleigh_ritz(asked, told, self.guide.directions, self.is_exact)
         # A push keeps its side, whichever side the coin chose for a new start.
         before = torch.where(self._was_open()[:, picked, None], run.ahead[:, picked], 0).sum(dim=0)
         toward = torch.where(before.any(dim=-1, keepdim=True), before, self._begun_toward(picked, asked))
@@ -49,6 +49,9 @@ class Search(Call):
         vectors, responses = turn * vectors, turn * responses
         noise, coloured = self.noise_of(picked, asked, told), run.coloured[:, picked]
         error = self.error(picked, noise, coloured, std * gain)
+        is_heard = self.noise()[picked] * std * gain < length(responses)[..., 0]
+        loud = torch.where(is_heard, self.noise_in_length(picked, asked, told) * std * gain, math.inf)
+        rayleigh = quotient_ahead(rayleigh, responses, loud)
         above = rayleigh - 1 - LEAST
         doubtful = (above > self.guide.certainty * error) & (above < COLOUR * error) & coloured.isnan()
         maybe = [] if self.is_exact else doubtful.any(dim=0).tolist()  # the read may wait for a GPU
@@ -59,11 +62,15 @@ class Search(Call):
         run = replace(run, noise=run.noise.index_copy(0, picked, noise / self.assumed()[picked]))
         finite = vectors.isfinite().all(dim=-1) & responses.isfinite().all(dim=-1) & rayleigh.isfinite()
         finite = finite.all(dim=0) & self.sigma_hat[picked].isfinite()  # [b]
-        self._keep(run, picked, finite, vectors, responses, rayleigh, error, coloured)
+        self._keep(run, picked, finite, vectors, responses, rayleigh, loud.isinf(), error, coloured)
+
+    def noise_in_length(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
+        """Length of the noise that makes a response longer, in units of std, [b]; inf where it is not known."""
+        return (2 * self.assumed() if self.is_exact else torch.full_like(self.std, math.inf))[picked]
 
     def _keep(
         self, run: Run, picked: Tensor, finite: Tensor, vectors: Tensor, responses: Tensor, rayleigh: Tensor,
-        error: Tensor, coloured: Tensor,
+        behind: Tensor, error: Tensor, coloured: Tensor,
     ) -> None:
         def put(old: Tensor, new: Tensor) -> Tensor:
             """The old values, or the new ones of an image where they are finite, [directions, B, ...]."""
@@ -73,8 +80,8 @@ class Search(Call):
         everyone = torch.zeros_like(run.noise, dtype=torch.bool).index_copy(0, picked, finite)
         new: dict[str, Any] = {
             "vectors": put(run.vectors, vectors), "ahead": put(run.ahead, responses / length(responses)),
-            "rayleigh": put(run.rayleigh, rayleigh), "error": put(run.error, error),
-            "coloured": put(run.coloured, coloured),
+            "rayleigh": put(run.rayleigh, rayleigh), "behind": put(run.behind, behind),
+            "error": put(run.error, error), "coloured": put(run.coloured, coloured),
         }
         margin = self.guide.certainty * new["error"]
         best = (new["rayleigh"] - margin).argmax(dim=0, keepdim=True)

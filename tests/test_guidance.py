@@ -1,10 +1,12 @@
 """The guidance terms and the window, against the formulas."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from saddle_free_guidance.guidance import SaddleFree, SigmaWindow, auto_guidance, classifier_free
+from saddle_free_guidance.guidance.run import Run
 
 AWAY = [auto_guidance, classifier_free]
 
@@ -57,6 +59,23 @@ def test_a_push_begins_at_zero_where_a_quotient_passes_one(rayleigh, weight):
     x = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     guide = saddle_free(gains, x, scale=1.0, ramp=0.1)[1]
     assert torch.allclose(guide.trace[-1].weight, torch.tensor(weight), atol=1e-3)
+
+
+def test_a_quotient_that_noise_lets_be_known_only_a_step_behind_counts_three_times():
+    run = Run.begin(0, (1, 2, 4), None, torch.float64, torch.device("cpu"))
+    run = replace(
+        run, schedule=replace(run.schedule, last=torch.ones(2)), rayleigh=torch.full((1, 2), 1.07),
+        behind=torch.tensor([[True, False]]),
+    )
+    weight = run.weight(torch.ones(2), ramp=0.3, certainty=3.0, spacing=None)
+    assert weight.tolist() == [pytest.approx([0.6, 0.2])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_one_round_in_half_precision_knows_the_quotient_only_a_step_behind(dtype):
+    x = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    guide = saddle_free(torch.tensor([0, 0, 0, 0.5, 1.0, 1.5]), x, calls=3, dtype=dtype)[1]
+    assert guide._run.behind.all().item() == (dtype == torch.float16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

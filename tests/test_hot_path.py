@@ -12,7 +12,7 @@ from graphs import branches, demo
 from measuring import node
 from waits import Wait, Waits
 
-BATCH, STEPS, SEED = 3, 24, 8  # of the noise; its images are not all due at the same calls
+BATCH, STEPS, SEED = 3, 24, 9  # of the noise; its images are not all due at the same calls
 AFTER = {"trace.py:_fetch", "saddle_free_run.py:has_acted"}  # the sampler has returned
 LOADING = ("demo_model.py:", "coordinates.py:", "saddle_free_run.py:__init__", "trust.py:")  # once a model or a run
 OF_EVERY_CALL = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saddle_free_guidance.curvature import rayleigh_ritz
+from saddle_free_guidance.curvature import quotient_ahead, rayleigh_ritz
 
 
 def matrices(batch, size, seed=0):
@@ -129,6 +129,79 @@ def test_independent_noise_makes_no_quotient_larger(level):
     assert naive(asked, told).mean() > 1.1 * level
     values = rayleigh_ritz(asked, told, 1)[0][0]
     assert values.mean().item() == pytest.approx(level, rel=0.04)
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_of_a_matrix_that_is_not_symmetric_exact_answers_give_the_quotient_itself(is_exact):
+    """With noise in the answers, too, no larger one than the answers that came later give."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = matrices(16, 24) + 0.3 * torch.randn(16, 24, 24, generator=generator, dtype=torch.float64) / math.sqrt(24)
+    asked, told = krylov(matrix, 2, 1)
+    values, vectors, images, _ = rayleigh_ritz(asked, told, 1, is_exact)
+    assert torch.allclose(images[0, :, None], vectors[0, :, None] @ matrix.mT, atol=1e-9)
+    quotients = (vectors * images).sum(dim=-1)
+    if not is_exact:
+        assert (values - quotients).abs().max() > 0.05  # the answers that came later are no whole truth
+        return
+    assert torch.allclose(values, quotients, atol=1e-9)
+    for image in range(16):
+        symmetric = (matrix[image] + matrix[image].T) / 2
+        assert torch.allclose(values[:, image], exact_pairs(symmetric, asked[:, 0, image], 1)[0], atol=1e-9)
+
+
+def covariances(batch, size, seed=0):
+    """Matrices [B, N, N] without a negative eigenvalue, some of those above 1."""
+    values = torch.randn(batch, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return values @ values.mT / size / 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(2, 24), rounds=st.integers(1, 3), directions=st.integers(1, 2), seed=st.integers(0, 99))
+def test_the_quotient_ahead_is_at_most_that_of_j_v_and_at_least_that_of_v(size, rounds, directions, seed):
+    matrix = covariances(4, size, seed)
+    values, _, images, _ = rayleigh_ritz(*krylov(matrix, rounds, directions, seed), directions, True)
+    ahead = quotient_ahead(values, images, torch.zeros_like(values))
+    further = (images[:, :, None] @ matrix)[:, :, 0]
+    exact = (images * further).sum(dim=-1) / images.square().sum(dim=-1).clamp(min=1e-300)
+    assert (ahead >= values).all() and (ahead <= exact + 1e-9).all()
+
+
+def test_the_quotient_ahead_is_near_that_of_j_v():
+    """After two rounds of 200 values; that of v itself is lower by more."""
+    matrix = covariances(32, 200)
+    values, _, images, _ = rayleigh_ritz(*krylov(matrix, 2, 1), 1, True)
+    further = (images[:, :, None] @ matrix)[:, :, 0]
+    exact = (images * further).sum(dim=-1) / images.square().sum(dim=-1)
+    ahead = quotient_ahead(values, images, torch.zeros_like(values))
+    assert (values / exact).mean() < 0.88 < 0.93 < (ahead / exact).mean() < 1
+
+
+def test_the_quotient_ahead_of_an_eigenvector_is_its_eigenvalue():
+    values, vectors = torch.linalg.eigh(covariances(3, 12))
+    values, vectors = values[:, -2:].T, vectors[:, :, -2:].permute(2, 0, 1)
+    assert torch.allclose(quotient_ahead(values, values[..., None] * vectors, 0 * values), values, atol=1e-9)
+
+
+def test_noise_makes_the_quotient_ahead_no_larger():
+    """Of J = 0.9 and noise of a known length, and what cannot be told from noise counts for nothing."""
+    generator = torch.Generator().manual_seed(6)
+    vectors, noise = torch.randn(2, 1, 64, 500, generator=generator, dtype=torch.float64) / math.sqrt(500)
+    vectors, level = torch.nn.functional.normalize(vectors, dim=-1), 0.4
+    images = 0.9 * vectors + level * noise
+    values = (vectors * images).sum(dim=-1)
+    none = torch.zeros_like(values)
+    assert quotient_ahead(values, images, none).mean() > 1.05
+    assert quotient_ahead(values, images, none + level).max() < 1
+    assert torch.equal(quotient_ahead(values, images, none + math.inf), values)
+
+
+def test_a_direction_far_from_its_answer_counts_on_no_more_than_a_covariance_could_tell():
+    """J = diag(1, -0.6) is none: |J v|^2 / (v . J v) of a v between would be a saddle."""
+    vector, values = torch.tensor([0.7, math.sqrt(0.51)]).double(), torch.tensor([1.0, -0.6]).double()
+    images = (values * vector)[None, None]
+    quotient = (images * vector).sum(dim=-1)
+    assert images.square().sum() / quotient > 3
+    assert 0.9 < quotient_ahead(quotient, images, 0 * quotient) < 1.05
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

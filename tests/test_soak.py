@@ -89,5 +89,5 @@ def test_an_image_is_the_same_in_any_batch(as_loaded, runs, short, first, count)
     """As far as the model itself gives the same for other batch sizes; the tracked directions follow the image."""
     whole, part = runs.latent(short), runs.latent(dataclasses.replace(short, images=(first, count)))
     assert part.shape == (count, *whole.shape[1:])
-    assert (whole[first : first + count] - part).abs().max() <= 3e-4 * whole.std()
+    assert (whole[first : first + count] - part).abs().max() <= 5e-4 * whole.std()
     assert (whole - runs.latent(dataclasses.replace(short, kind="plain"))).abs().amax() > 0.1 * whole.std()
