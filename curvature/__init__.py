@@ -11,6 +11,7 @@ from .precision import (
     WIDEST,
     assumed_noise,
     balanced_reach,
+    eps_of,
     filtered,
     noise_along,
     noise_in_responses,
@@ -21,6 +22,6 @@ from .starts import by_chance, gaussian, side
 
 __all__ = [
     "APART", "EXACT", "FARTHEST", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule",
-    "assumed_noise", "balanced_reach", "by_chance", "filtered", "gaussian", "noise_along", "noise_in_responses",
-    "quotient_ahead", "rayleigh_ritz", "reach", "side",
+    "assumed_noise", "balanced_reach", "by_chance", "eps_of", "filtered", "gaussian", "noise_along",
+    "noise_in_responses", "quotient_ahead", "rayleigh_ritz", "reach", "side",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from .starts import radial_frequency
 
 EXACT = 1e-5  # a format with a smaller eps hides no saddle; its noise is still told from the answers themselves
+TF32 = 2.0**-10  # eps of that format
 REACH, BEND = 0.25, 0.04  # of the noise level: so far D is straight to within BEND along a direction of J = 2, as tanh
 WIDEST = 1.0
 FARTHEST = 2.0  # of a search, whose directions must stand out of the noise
@@ -26,6 +27,11 @@ def assumed_noise(dtype: torch.dtype, size: int) -> float:
     dtype: what the network computes in; size: N, values of an image.
     """
     return torch.finfo(dtype).eps / 2 * math.sqrt(size)
+
+
+def eps_of(dtype: torch.dtype, device: torch.device) -> float:
+    """The eps of a network's products: a GPU may multiply float32 as TF32, which has 10 bits."""
+    return TF32 if dtype == torch.float32 and device.type == "cuda" else torch.finfo(dtype).eps
 
 
 def reach(noise: float | Tensor, most: float = WIDEST) -> Tensor:

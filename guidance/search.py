@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature import LEAST, QUIETEST, filtered, quotient_ahead, rayleigh_ritz
+from ..curvature import LEAST, QUIETEST, eps_of, filtered, quotient_ahead, rayleigh_ritz
 from .call import Call, Question, length
 from .run import Run
 
@@ -66,7 +66,10 @@ class Search(Call):
 
     def noise_in_length(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
         """Length of the noise that makes a response longer, in units of std, [b]; inf where it is not known."""
-        return (2 * self.assumed() if self.is_exact else torch.full_like(self.std, math.inf))[picked]
+        if not self.is_exact:
+            return torch.full_like(self.std, math.inf)[picked]
+        coarser = eps_of(self.guide.dtype, self.x.device) / torch.finfo(self.guide.dtype).eps
+        return 2 * coarser * self.assumed()[picked]
 
     def _keep(
         self, run: Run, picked: Tensor, finite: Tensor, vectors: Tensor, responses: Tensor, rayleigh: Tensor,

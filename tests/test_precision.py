@@ -12,6 +12,7 @@ from saddle_free_guidance.curvature import (
     REACH,
     assumed_noise,
     balanced_reach,
+    eps_of,
     filtered,
     gaussian,
     noise_along,
@@ -115,6 +116,13 @@ def test_twice_the_noise_is_twice_along_every_direction(seed, factor):
 def test_what_a_format_lets_one_expect(dtype, unit):
     assert assumed_noise(dtype, 1024) == pytest.approx(32 * unit)
     assert (torch.finfo(dtype).eps < EXACT) == (dtype == torch.float32)
+
+
+def test_on_a_gpu_float32_may_be_as_coarse_as_tf32():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert eps_of(torch.float32, gpu) == 2**-10 and eps_of(torch.float32, cpu) == 2**-23
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        assert eps_of(dtype, gpu) == eps_of(dtype, cpu) == torch.finfo(dtype).eps
 
 
 def test_a_probe_reaches_beyond_the_noise_and_stays_where_the_denoiser_is_straight():
