@@ -147,14 +147,13 @@ def along(arguments):
         x = guided + (x - guided) * following / sigma
     yield "| sigma | looks | quotient | exact, along the push | exact, before it | found above 1 | exact above 1 | found and not above 1 |"
     yield "|---" * 8 + "|"
-    for rows in [*found, torch.cat(found)]:
-        if len(rows):
-            _, quotient, margin, ahead, before = rows.T
-            is_found, is_open = quotient - margin > 1 + LEAST, ahead > 1 + LEAST
-            name = "all" if len(rows) == sum(map(len, found)) else f"{rows[0, 0]:.3f}"
-            means = " | ".join(f"{each.mean():.3f}" for each in (quotient, ahead, before))
-            shares = " | ".join(f"{each.float().mean():.2f}" for each in (is_found, is_open, is_found & (ahead < 1)))
-            yield f"| {name} | {len(rows)} | {means} | {shares} |"
+    named = [(f"{rows[0, 0]:.3f}", rows) for rows in found if len(rows)]
+    for name, rows in [*named, ("all", torch.cat(found))]:
+        _, quotient, margin, ahead, before = rows.T
+        is_found, is_open = quotient - margin > 1 + LEAST, ahead > 1 + LEAST
+        means = " | ".join(f"{each.mean():.3f}" for each in (quotient, ahead, before))
+        shares = " | ".join(f"{each.float().mean():.2f}" for each in (is_found, is_open, is_found & (ahead < 1)))
+        yield f"| {name} | {len(rows)} | {means} | {shares} |"
 
 
 class Exact:

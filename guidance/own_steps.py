@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, noise_in_responses, reach
+from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, reach
 from .call import length
 from .run import Past, Run, Turn
 from .search import Search
@@ -171,8 +171,8 @@ class OwnSteps(Search):
         return (self._in_noise() * self.std)[:, None]
 
     def noise_of(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
-        """Length of the noise in a response, in units of std, [b]; `shared` is what the filter leaves of it."""
-        self.shared = super().noise_of(picked, asked, told)
+        """Length of the noise in a response, in units of std, [b]: `in_answers` as told, `shared` after the filter."""
+        self.shared = self.in_answers = super().noise_of(picked, asked, told)
         if self.is_exact or self.follows:
             return self.shared
         if self.x.ndim >= 4:
@@ -183,7 +183,7 @@ class OwnSteps(Search):
         """Of two rounds, what the filter leaves of the noise, or by how much the first answer is longer than J is."""
         if self.is_exact or len(asked) < 2:
             return super().noise_in_length(picked, asked, told)
-        return torch.maximum(self.shared, noise_in_responses(asked, told) / self.std[picked])
+        return torch.maximum(self.shared, self.in_answers)
 
     def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
         """A standard error of the quotients, [directions, b].

@@ -133,7 +133,7 @@ def test_independent_noise_makes_no_quotient_larger(level):
 
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_of_a_matrix_that_is_not_symmetric_exact_answers_give_the_quotient_itself(is_exact):
-    """With noise in the answers, too, no larger one than the answers that came later give."""
+    """Where answers have noise, those that came later have a say of their own, and it is about that."""
     generator = torch.Generator().manual_seed(3)
     matrix = matrices(16, 24) + 0.3 * torch.randn(16, 24, 24, generator=generator, dtype=torch.float64) / math.sqrt(24)
     asked, told = krylov(matrix, 2, 1)
