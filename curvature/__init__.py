@@ -15,7 +15,9 @@ from .precision import (
     filtered,
     noise_along,
     noise_in_responses,
+    noise_in_rings,
     reach,
+    rings,
 )
 from .schedule import APART, LEAST, ProbeSchedule
 from .starts import by_chance, gaussian, side
@@ -23,5 +25,5 @@ from .starts import by_chance, gaussian, side
 __all__ = [
     "APART", "EXACT", "FARTHEST", "LEAST", "LOW", "QUIETEST", "REACH", "SILENT", "WIDEST", "ProbeSchedule",
     "assumed_noise", "balanced_reach", "by_chance", "eps_of", "filtered", "gaussian", "noise_along",
-    "noise_in_responses", "quotient_ahead", "rayleigh_ritz", "reach", "side",
+    "noise_in_responses", "noise_in_rings", "quotient_ahead", "rayleigh_ritz", "reach", "rings", "side",
 ]

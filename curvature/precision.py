@@ -1,6 +1,7 @@
 """The noise in a network's answers: its length, how much of it lies along a direction, how far a probe must reach."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -81,30 +82,62 @@ def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
     return torch.stack([white.expand(along[0].shape), *along]).amax(dim=0)
 
 
-def filtered(values: Tensor, noise: Tensor, quietest: float = QUIETEST) -> tuple[Tensor, Tensor]:
-    """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter, and the length of what stays, [R].
+def rings(shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The ring of frequencies of each place of an FFT over [H, W], flat, and how many places each has, >= 1."""
+    ring = radial_frequency(shape, device).round().long().flatten()
+    count = torch.zeros(1 + round(math.hypot(*(side // 2 for side in shape))), device=device)
+    return ring, count.index_add(0, ring, torch.ones(len(ring), device=device)).clamp(min=1)
+
+
+def noise_in_rings(noise: Tensor) -> Tensor:
+    """The power of noise in each ring of frequencies, [R, rings], from samples [R, C, ..., H, W] of it.
+
+    At least the mean over SMOOTHED rings: the innermost have few values, which are small together now and then.
+    """
+    spectrum = torch.fft.fft2(noise.float(), norm="ortho")
+    count = rings(noise.shape[-2:], noise.device)[1]
+    mean = _in_rings(spectrum)
+    ends = (SMOOTHED // 2, SMOOTHED // 2)
+    near = [torch.nn.functional.pad(each, ends).unfold(-1, SMOOTHED, 1).sum(dim=-1) for each in (mean * count, count)]
+    return torch.maximum(mean, near[0] / near[1])
+
+
+def filtered(
+    values: Tensor, noise: Tensor, quietest: float = QUIETEST, most: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures [R, C, ..., H, W] less the white noise in them, by a Wiener filter, and what stays of it.
 
     noise: its standard deviation in a value, [R]. What is undecided is mostly broad, and the noise is not: a ring of
     frequencies keeps as much as its power exceeds that of noise (Wiener, Extrapolation, Interpolation and Smoothing of
-    Stationary Time Series, 1949). quietest: the share of all frequencies of which the strongest tells the noise.
-    Values without a height and a width are returned as they are.
+    Stationary Time Series, 1949). quietest: the share of all frequencies of which the strongest tells the noise. most:
+    the power of the noise in each ring, [R, rings], of whatever colour, that it has at most, where that is known.
+    Returns the pictures, the length of the noise that stays, [R], and the length that it has at most, inf where most is
+    not known. Values without a height and a width are returned as they are.
     """
     if values.ndim < 4:
-        return values, noise * math.sqrt(values[0].numel())
+        return values, noise * math.sqrt(values[0].numel()), torch.full_like(noise, math.inf)
     spectrum = torch.fft.fft2(values.float(), norm="ortho")
-    power = spectrum.abs().square().reshape(len(values), -1, *values.shape[-2:]).mean(dim=1).flatten(1)  # [R, H * W]
-    ring = radial_frequency(values.shape[-2:], values.device).round().long().flatten()
-    count = torch.zeros(len(ring), device=values.device).index_add(0, ring, torch.ones_like(power[0]))
-    mean = torch.zeros_like(power).index_add(1, ring, power) / count.clamp(min=1)
-    values_in = math.prod(values.shape[1:-2]) * count.clamp(min=1)  # [H * W] of which the first are rings
+    mean, (ring, count) = _in_rings(spectrum), rings(values.shape[-2:], values.device)
+    values_in = math.prod(values.shape[1:-2]) * count
     level = noise.float().square()[:, None]
     measured = mean.index_select(1, ring).quantile(quietest, dim=1, keepdim=True)
     level = torch.minimum(torch.maximum(measured, LOW**2 * level), HIGH**2 * level)
     chance = 1 + ERRORS * (2 / values_in).sqrt() + ERRORS**2 / values_in
     kept = torch.where(mean > chance * level, 1 - level / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0)
-    left = (kept.square() * values_in * level).sum(dim=1).sqrt()  # each ring is there once
+    lengths = [
+        torch.full_like(noise, math.inf) if power is None else (kept.square() * values_in * power).sum(dim=1).sqrt()
+        for power in (level, most)
+    ]
     kept = kept.index_select(1, ring).reshape(-1, *[1] * (values.ndim - 3), *values.shape[-2:])
-    return torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values), left.to(noise)
+    left, at_most = (each.to(noise) for each in lengths)
+    return torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values), left, at_most
+
+
+def _in_rings(spectrum: Tensor) -> Tensor:
+    """The mean power [R, rings] in each ring of frequencies of FFTs [R, C, ..., H, W]."""
+    power = spectrum.abs().square().reshape(len(spectrum), -1, *spectrum.shape[-2:]).mean(dim=1).flatten(1)
+    ring, count = rings(spectrum.shape[-2:], spectrum.device)
+    return torch.zeros(len(power), len(count), device=power.device).index_add(1, ring, power) / count
 
 
 def _cross_power(noise: Tensor, directions: Tensor, axes: tuple[int, ...] | None) -> Tensor:

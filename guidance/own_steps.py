@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, reach
+from ..curvature import APART, FARTHEST, LOW, REACH, SILENT, WIDEST, balanced_reach, noise_in_rings, reach
 from .call import length
 from .run import Past, Run, Turn
 from .search import Search
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 CLEAR = 4.0  # times its noise, which then takes no more than a sixteenth from a quotient
+AUDIBLE = 2.5  # the same for a sixth: less, and the length of a response does not tell that of J v
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class OwnSteps(Search):
         self.few = torch.zeros_like(self.std, dtype=torch.bool)  # whether few directions are undecided
         self.left = torch.zeros_like(self.std)  # of the noise in an answer after the filter, in units of std, [B]
         self.most = torch.full_like(self.std, math.inf)  # that the noise in an answer can be, in units of std, [B]
+        self.loudest = torch.full_like(self.std, math.inf)  # the same of what the filter leaves in a response
+        self.rings: Tensor | None = None  # as in a run
         self.follows = False  # whether a direction is of another call than the probe along it
 
     def learn_from_step(self) -> None:
@@ -61,7 +64,7 @@ class OwnSteps(Search):
                 norm = self._learn_in_noise(change, norm)
                 if run.mask is None:  # under a mask no test asks for it
                     turn = self._turn(self.denoised - run.denoised, run.sigma_hat)
-        self.run = replace(run, y=y, denoised=self.denoised, start=start, norm=norm, turn=turn)
+        self.run = replace(run, y=y, denoised=self.denoised, start=start, norm=norm, turn=turn, rings=self.rings)
 
     def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
         """The norm of J, [B], and the start, from the last step where it is clear, else from a longer way.
@@ -91,12 +94,28 @@ class OwnSteps(Search):
             return Turn(changed, before, torch.zeros_like(before))
         square = last.changed.square().sum(dim=1).clamp(min=torch.finfo(changed.dtype).tiny)
         share = (changed * last.changed).sum(dim=1) / square
-        rest = torch.linalg.vector_norm(changed - share[:, None] * last.changed, dim=1)
         sigmas = torch.stack([self.sigma_hat, (1 + share) * before, share * last.sigma_hat])
-        noise = rest / torch.linalg.vector_norm(sigmas, dim=0)
+        rest = (changed - share[:, None] * last.changed) / torch.linalg.vector_norm(sigmas, dim=0)[:, None]
+        noise = torch.linalg.vector_norm(rest, dim=1)
         noise = torch.where(noise.isfinite(), noise, math.inf)
         self.most = torch.maximum(noise, last.noise)  # noise of a few directions may lie along a change for once
-        return Turn(changed, before, noise)
+        return Turn(changed, before, noise, self._rings(rest, last.rings))
+
+    def _rings(self, rest: Tensor, last: Tensor | None) -> Tensor | None:
+        """What a step allows of noise in each ring of frequencies, as in a run, from all that may be noise, [B, N].
+
+        Kept is the least that any step allows, with the step before it, and LOW: early ones have hardly anything else.
+        A step that repeats a call repeats its noise, and tells nothing. last: of the step before.
+        """
+        if self.x.ndim < 4:
+            return None
+        white = self.assumed().square() / self.size  # in units of std
+        rings = noise_in_rings(rest.reshape(self.x.shape)) / white[:, None]
+        tells = self.run.falls(self.sigma_hat)[:, None] & rings.isfinite()
+        rings = torch.where(tells, rings, math.inf).clamp(min=LOW**2)
+        both = rings if last is None else torch.maximum(rings, last)
+        self.rings = both if self.run.rings is None else torch.minimum(both, self.run.rings)
+        return rings
 
     def then(self, picked: Tensor | None = None) -> Past:
         """The call before that is APART from now, of the images picked or of all."""
@@ -126,7 +145,7 @@ class OwnSteps(Search):
         left = torch.zeros_like(noises)
         if not self.is_exact:
             everyone, left = self.index(list(range(len(noises)))), self.noise() * noises
-            changed, left = (of[0] for of in self.filtered(changed[None], left[None, :, None], everyone, SILENT))
+            changed, left, _ = (of[0] for of in self.filtered(changed[None], left[None, :, None], everyone, SILENT))
         lengths = torch.linalg.vector_norm(moved, dim=1)
         known = (lengths > 0) & lengths.isfinite()
         scale = torch.where(known, self.size.sqrt() / lengths, 0)  # [B]
@@ -159,9 +178,14 @@ class OwnSteps(Search):
         if self.is_exact:
             return told
         noise = math.sqrt(2) * self.noise() * self.std  # of two predictions
-        told, left = self.filtered(told, noise[None, picked, None], picked, SILENT)
+        most = None
+        if self.rings is not None:
+            white = 2 * (self.assumed() * self.std)[picked].square() / self.size[picked]
+            most = white[:, None] * self.rings[picked]
+        told, left, at_most = self.filtered(told, noise[None, picked, None], picked, SILENT, most)
         left = left.amax(dim=0) / (math.sqrt(2) * self.std[picked])
         self.left = self.left.index_copy(0, picked, left)
+        self.loudest = self.loudest.index_copy(0, picked, at_most.amax(dim=0) / self.std[picked])
         return told
 
     def reach(self) -> Tensor:
@@ -179,11 +203,22 @@ class OwnSteps(Search):
             self.shared = torch.maximum(self.left[picked], LOW * self.assumed()[picked])
         return torch.fmax(self.noise()[picked], self.shared)
 
-    def noise_in_length(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
-        """Of two rounds, what the filter leaves of the noise, or by how much the first answer is longer than J is."""
-        if self.is_exact or len(asked) < 2:
-            return super().noise_in_length(picked, asked, told)
-        return torch.maximum(self.shared, self.in_answers)
+    def noise_in_length(
+        self, picked: Tensor, asked: Tensor, told: Tensor, gain: Tensor, ahead: Tensor
+    ) -> Tensor:
+        """What the filter leaves of the noise, as the sampler's own steps bound it, or two rounds of answers tell it.
+
+        These tell by how much the first answer is longer than J is.
+        """
+        if self.is_exact:
+            return super().noise_in_length(picked, asked, told, gain, ahead)
+        by_steps = self.loudest[picked] * gain
+        by_steps = torch.where(AUDIBLE * by_steps < ahead, by_steps, math.inf)
+        if len(asked) < 2:
+            return by_steps
+        by_rounds = torch.maximum(self.shared, self.in_answers) * gain
+        by_rounds = torch.where(self.noise()[picked] * gain < ahead, by_rounds, math.inf)
+        return torch.minimum(by_steps, by_rounds)
 
     def error(self, picked: Tensor, noise: Tensor, coloured: Tensor, gain: Tensor) -> Tensor:
         """A standard error of the quotients, [directions, b].

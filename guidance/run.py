@@ -47,11 +47,13 @@ class Turn:
     """What one of the sampler's steps changed of the prediction, [B, N], from which sigma_hat on, [B].
 
     noise: how long that of an answer can be by this step and the one before it, in units of std, [B]; 0 for the first.
+    rings: what it can be in each ring of frequencies, [B, rings], as in a run; None for the first, and without rings.
     """
 
     changed: Tensor
     sigma_hat: Tensor
     noise: Tensor
+    rings: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Run:
 
     By the automatic schedule, y: that of the last call; start: what the last step did to the denoised
     prediction, for a step of REACH in every value; turn: the same as it was, in half precision and without a mask;
+    rings: the power of the noise of an answer in each ring of frequencies, as all steps so far say that it can be, over
+    that of white noise which the format lets one expect, [B, rings];
     norm: the Frobenius norm of J, [B]; near, far: calls before, of each image those whose sigma_hat was APART times
     that of now, or of near.
 
@@ -102,6 +106,7 @@ class Run:
     y: Tensor | None = None
     start: Tensor | None = None
     turn: Turn | None = None
+    rings: Tensor | None = None
     norm: Tensor | None = None
     near: Past | None = None
     far: Past | None = None

@@ -49,8 +49,7 @@ class Search(Call):
         vectors, responses = turn * vectors, turn * responses
         noise, coloured = self.noise_of(picked, asked, told), run.coloured[:, picked]
         error = self.error(picked, noise, coloured, std * gain)
-        is_heard = self.noise()[picked] * std * gain < length(responses)[..., 0]
-        loud = torch.where(is_heard, self.noise_in_length(picked, asked, told) * std * gain, math.inf)
+        loud = self.noise_in_length(picked, asked, told, std * gain, length(responses)[..., 0])
         rayleigh = quotient_ahead(rayleigh, responses, loud)
         above = rayleigh - 1 - LEAST
         doubtful = (above > self.guide.certainty * error) & (above < COLOUR * error) & coloured.isnan()
@@ -64,12 +63,18 @@ class Search(Call):
         finite = finite.all(dim=0) & self.sigma_hat[picked].isfinite()  # [b]
         self._keep(run, picked, finite, vectors, responses, rayleigh, loud.isinf(), error, coloured)
 
-    def noise_in_length(self, picked: Tensor, asked: Tensor, told: Tensor) -> Tensor:
-        """Length of the noise that makes a response longer, in units of std, [b]; inf where it is not known."""
+    def noise_in_length(
+        self, picked: Tensor, asked: Tensor, told: Tensor, gain: Tensor, ahead: Tensor
+    ) -> Tensor:
+        """Length of the noise that makes J v longer, [directions, b]; inf where it is not known or is too much.
+
+        gain: how long in J v is what is of length 1 in units of std; ahead: the length of J v; [directions, b].
+        """
         if not self.is_exact:
-            return torch.full_like(self.std, math.inf)[picked]
+            return torch.full_like(ahead, math.inf)
         coarser = eps_of(self.guide.dtype, self.x.device) / torch.finfo(self.guide.dtype).eps
-        return 2 * coarser * self.assumed()[picked]
+        known = 2 * coarser * self.assumed()[picked] * gain
+        return torch.where(self.noise()[picked] * gain < ahead, known, math.inf)
 
     def _keep(
         self, run: Run, picked: Tensor, finite: Tensor, vectors: Tensor, responses: Tensor, rayleigh: Tensor,
@@ -108,16 +113,21 @@ class Search(Call):
         return self.filtered(values, noise, picked, quietest)[0]
 
     def filtered(
-        self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST
-    ) -> tuple[Tensor, Tensor]:
-        """`cleaned` values, and the length of the noise that stays in them, [directions, b]."""
+        self, values: Tensor, noise: Tensor, picked: Tensor, quietest: float = QUIETEST, most: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`cleaned` values, the length of the noise that stays in them, and that at most; both [directions, b].
+
+        most: the power of the noise in each ring of frequencies, at most, [b, rings], None where it is not known.
+        """
         values = torch.where(values.isfinite(), values, 0)
         noise = noise.expand(*values.shape[:2], 1)
         if self.is_exact:
-            return values, noise[..., 0]
+            return values, noise[..., 0], noise[..., 0]
         level = noise[..., 0] / self.size[picked].sqrt()
-        rest, left = filtered(values.reshape(-1, *self.x.shape[1:]), level.reshape(-1), quietest)
-        return self.masked(rest.reshape(values.shape), picked), left.reshape(values.shape[:2])
+        most = None if most is None else most.repeat(len(values), 1)
+        rest, *lengths = filtered(values.reshape(-1, *self.x.shape[1:]), level.reshape(-1), quietest, most)
+        left, at_most = (each.reshape(values.shape[:2]) for each in lengths)
+        return self.masked(rest.reshape(values.shape), picked), left, at_most
 
     def traced(self, correction: Tensor) -> dict[str, Tensor]:
         """What the trace shows of the call."""

@@ -18,6 +18,7 @@ from densities import (
     schedule,
     waves,
 )
+from saddle_free_guidance.curvature import noise_in_rings, rings
 from saddle_free_guidance.guidance import SaddleFree
 
 SHAPE = SHAPES[3_072]
@@ -91,6 +92,29 @@ def test_the_samplers_steps_tell_how_long_the_noise_can_be(spectrum, noise, colo
     run(network, density.noise(8, 0), STEPS, SaddleFree(1.0, dtype=torch.bfloat16), watch)
     told = torch.stack(ratios[2:])  # before, there is no step to compare with
     assert told.shape[0] >= 10 and 1 <= told.median() <= 1.3 and told.min() > 0.85 and told.max() < 2
+
+
+@pytest.mark.parametrize("noise, coloured", [(1.0, False), (3.0, False), (1.0, True), (3.0, True)])
+@pytest.mark.parametrize("spectrum", ["8 broad", "k^-1.5", "k^-2.5"])
+def test_the_samplers_steps_tell_of_what_colour_the_noise_can_be(spectrum, noise, coloured):
+    """In rings of many values hardly more than it is, and hardly ever less; together never much less."""
+    density, ratios, lengths = Density(SHAPE, SPECTRA[spectrum]), [], []
+    network = Network(density.denoise, torch.bfloat16, noise, coloured)
+
+    def watch(y, sigma, push, guide):
+        if guide._run.rings is not None and sigma > 0.5:
+            error = (network.answer - density.denoise(y, sigma)) / sigma
+            size = 1 + (network.answer / sigma).square().mean(dim=(1, 2, 3))
+            told = guide._run.rings * (size * (torch.finfo(torch.bfloat16).eps / 2) ** 2)[:, None]
+            ratios.append(told / noise_in_rings(error))
+            count = rings(SHAPE[1:], told.device)[1]
+            exact = error.flatten(1).norm(dim=1)
+            lengths.append((SHAPE[0] * count * told).sum(dim=1).sqrt() / exact)
+
+    run(network, density.noise(8, 0), STEPS, SaddleFree(1.0, dtype=torch.bfloat16), watch)
+    told, length = torch.stack(ratios[2:]), torch.stack(lengths[2:])
+    assert told.shape[0] >= 10 and told[..., 3:16].median() < 1.7 and told[..., 3:16].min() > 0.4
+    assert length.min() > 0.9 and length.median() < 1.5
 
 
 def hidden(mean=1.0, rank=64, resolved=40):

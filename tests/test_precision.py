@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from saddle_free_guidance.curvature import (
     EXACT,
     REACH,
+    SILENT,
     assumed_noise,
     balanced_reach,
     eps_of,
@@ -17,6 +18,7 @@ from saddle_free_guidance.curvature import (
     gaussian,
     noise_along,
     noise_in_responses,
+    noise_in_rings,
     reach,
     side,
 )
@@ -164,7 +166,7 @@ def test_a_broad_wave_is_left_as_it_is(times):
     """Six times as long as the noise of its ring, of 20 frequencies in 4 channels."""
     shape = (4, 64, 64)
     there = 6 * times * math.sqrt(80) * wave(shape, (2, 3)).expand(8, *shape)
-    left, _ = filtered(there + times * torch.randn(8, *shape, generator=generator(2)), torch.ones(8))
+    left = filtered(there + times * torch.randn(8, *shape, generator=generator(2)), torch.ones(8))[0]
     cosines = torch.nn.functional.cosine_similarity(left.flatten(1), there.flatten(1))
     assert (cosines > 0.97).all()
     assert ((left.flatten(1).norm(dim=1) / there.flatten(1).norm(dim=1) - 1).abs() < 0.1).all()
@@ -176,9 +178,42 @@ def test_the_length_of_the_noise_that_stays_is_told(times):
     shape = (4, 64, 64)
     there = sum(20 * wave(shape, place) for place in ((1, 2), (2, 3), (4, 1), (5, 5))).expand(16, *shape)
     noise = times * torch.randn(16, *shape, generator=generator(3))
-    (plus, left), (minus, _) = (filtered(there + sign * noise, torch.ones(16)) for sign in (1, -1))
+    (plus, left, _), (minus, _, _) = (filtered(there + sign * noise, torch.ones(16)) for sign in (1, -1))
     stays = (plus - minus).flatten(1).norm(dim=1) / 2
     assert (stays > 0).all() and ((left / stays).mean() - 1).abs() < 0.1
+
+
+def falling(shape, power):
+    """Variances [C, H, W] that fall as frequency^-power; their mean is 1."""
+    variances = frequencies(shape) ** -power
+    return variances / variances.mean()
+
+
+@pytest.mark.parametrize("power", [0.0, 2.0])
+@pytest.mark.parametrize("shape", [(4, 64, 64), (4, 24, 40)])
+def test_the_power_of_noise_in_rings_is_that_of_its_colour(power, shape):
+    """In 40 samples of each: never much less, and in rings of more than a few values not much more."""
+    told, exact = noise_in_rings(coloured(shape, 40, falling(shape, power))), falling(shape, power)[0]
+    ring = frequencies(shape)[0].round().long()
+    for place in range(1, min(shape[1:]) // 2):
+        there = told[:, place] / exact[ring == place].mean()
+        assert there.min() > 0.4 and (place < 3 or 0.95 < there.mean() < (1.4 if power else 1.2))
+
+
+@pytest.mark.parametrize("power", [0.0, 2.0])
+@pytest.mark.parametrize("shape", [(4, 64, 64), (4, 24, 40)])
+def test_how_long_noise_of_any_colour_that_stays_can_be_is_told(power, shape):
+    """Where its power is known; by the quietest rings alone it is told too short where it has a colour."""
+    there = sum(100 * wave(shape, place) for place in ((1, 2), (2, 3), (4, 1), (5, 5))).expand(16, *shape)
+    noise, other = (coloured(shape, 16, falling(shape, power), seed) for seed in (3, 4))
+    most = noise_in_rings(other).mean(dim=0).expand(16, -1)
+    (plus, left, at_most), (minus, _, _) = (
+        filtered(there + sign * noise, torch.ones(16), SILENT, most) for sign in (1, -1)
+    )
+    ratios = at_most / ((plus - minus).flatten(1).norm(dim=1) / 2)
+    assert 0.95 < ratios.mean() < 1.3 and ratios.min() > 0.7
+    assert power == 0 or (left < 0.6 * at_most).all()
+    assert filtered(there, torch.ones(16), SILENT)[2].isinf().all()
 
 
 def test_at_the_balanced_reach_noise_and_bend_err_alike():
@@ -190,6 +225,6 @@ def test_at_the_balanced_reach_noise_and_bend_err_alike():
 
 def test_values_without_a_height_and_a_width_keep_their_noise():
     values = torch.randn(2, 3, 100, generator=generator())
-    kept, left = filtered(values, torch.ones(2))
-    assert torch.equal(kept, values)
+    kept, left, at_most = filtered(values, torch.ones(2))
+    assert torch.equal(kept, values) and at_most.isinf().all()
     assert torch.allclose(left, torch.full((2,), math.sqrt(300)))
