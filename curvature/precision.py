@@ -85,8 +85,9 @@ def noise_along(noise: Tensor, directions: Tensor) -> Tensor:
 def rings(shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """The ring of frequencies of each place of an FFT over [H, W], flat, and how many places each has, >= 1."""
     ring = radial_frequency(shape, device).round().long().flatten()
-    count = torch.zeros(1 + round(math.hypot(*(side // 2 for side in shape))), device=device)
-    return ring, count.index_add(0, ring, torch.ones(len(ring), device=device)).clamp(min=1)
+    ones = torch.ones(len(ring), dtype=torch.float32, device=device)
+    count = ones.new_zeros(1 + round(math.hypot(*(side // 2 for side in shape))))
+    return ring, count.index_add(0, ring, ones).clamp(min=1)
 
 
 def noise_in_rings(noise: Tensor) -> Tensor:
@@ -94,9 +95,8 @@ def noise_in_rings(noise: Tensor) -> Tensor:
 
     At least the mean over SMOOTHED rings: the innermost have few values, which are small together now and then.
     """
-    spectrum = torch.fft.fft2(noise.float(), norm="ortho")
-    count = rings(noise.shape[-2:], noise.device)[1]
-    mean = _in_rings(spectrum)
+    ring, count = rings(noise.shape[-2:], noise.device)
+    mean = _mean_power(torch.fft.fft2(noise.float(), norm="ortho"), ring, count)
     ends = (SMOOTHED // 2, SMOOTHED // 2)
     near = [torch.nn.functional.pad(each, ends).unfold(-1, SMOOTHED, 1).sum(dim=-1) for each in (mean * count, count)]
     return torch.maximum(mean, near[0] / near[1])
@@ -117,7 +117,8 @@ def filtered(
     if values.ndim < 4:
         return values, noise * math.sqrt(values[0].numel()), torch.full_like(noise, math.inf)
     spectrum = torch.fft.fft2(values.float(), norm="ortho")
-    mean, (ring, count) = _in_rings(spectrum), rings(values.shape[-2:], values.device)
+    ring, count = rings(values.shape[-2:], values.device)
+    mean = _mean_power(spectrum, ring, count)
     values_in = math.prod(values.shape[1:-2]) * count
     level = noise.float().square()[:, None]
     measured = mean.index_select(1, ring).quantile(quietest, dim=1, keepdim=True)
@@ -133,11 +134,10 @@ def filtered(
     return torch.fft.ifft2(kept * spectrum, norm="ortho").real.to(values), left, at_most
 
 
-def _in_rings(spectrum: Tensor) -> Tensor:
-    """The mean power [R, rings] in each ring of frequencies of FFTs [R, C, ..., H, W]."""
-    power = spectrum.abs().square().reshape(len(spectrum), -1, *spectrum.shape[-2:]).mean(dim=1).flatten(1)
-    ring, count = rings(spectrum.shape[-2:], spectrum.device)
-    return torch.zeros(len(power), len(count), device=power.device).index_add(1, ring, power) / count
+def _mean_power(spectrum: Tensor, ring: Tensor, count: Tensor) -> Tensor:
+    """The mean power [R, rings] in each ring of frequencies of FFTs [R, C, ..., H, W]; ring, count: as of `rings`."""
+    power = spectrum.abs().square().reshape(len(spectrum), -1, len(ring)).mean(dim=1)  # [R, H * W]
+    return power.new_zeros(len(power), len(count)).index_add(1, ring, power) / count
 
 
 def _cross_power(noise: Tensor, directions: Tensor, axes: tuple[int, ...] | None) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STRAIGHT = 0.995  # cosine of two steps' changes above which few directions change
 CLEAR = 4.0  # times its noise, which then takes no more than a sixteenth from a quotient
-AUDIBLE = 2.5  # the same for a sixth: less, and the length of a response does not tell that of J v
+AUDIBLE = 2.5  # times the noise in it, which then takes no more than a sixth of its square: J v of a known length
 
 
 @dataclass(frozen=True)
