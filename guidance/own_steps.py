@@ -46,13 +46,12 @@ class OwnSteps(Search):
         self.left = torch.zeros_like(self.std)  # of the noise in an answer after the filter, in units of std, [B]
         self.most = torch.full_like(self.std, math.inf)  # that the noise in an answer can be, in units of std, [B]
         self.loudest = torch.full_like(self.std, math.inf)  # the same of what the filter leaves in a response
-        self.rings: Tensor | None = None  # as in a run
         self.follows = False  # whether a direction is of another call than the probe along it
 
     def learn_from_step(self) -> None:
         """What the sampler's own steps tell: they moved y, and the denoised prediction by about J times as much."""
         run, y = self.run, self.rows / self.alpha[:, None]
-        norm, start, turn = run.norm, run.start, None
+        norm, start, turn, rings = run.norm, run.start, None, None
         if run.y is not None and run.denoised is not None:
             change = self._change(Past(run.y, run.denoised, run.sigma_hat))
             # J of a step lies between its ends, where J goes as 1 / sigma^2 while what is undecided stays.
@@ -64,7 +63,8 @@ class OwnSteps(Search):
                 norm = self._learn_in_noise(change, norm)
                 if run.mask is None:  # under a mask no test asks for it
                     turn = self._turn(self.denoised - run.denoised, run.sigma_hat)
-        self.run = replace(run, y=y, denoised=self.denoised, start=start, norm=norm, turn=turn, rings=self.rings)
+                    rings = self._least(turn.rings)
+        self.run = replace(run, y=y, denoised=self.denoised, start=start, norm=norm, turn=turn, rings=rings)
 
     def _learn_in_noise(self, last: Change, norm: Tensor) -> Tensor:
         """The norm of J, [B], and the start, from the last step where it is clear, else from a longer way.
@@ -99,23 +99,26 @@ class OwnSteps(Search):
         noise = torch.linalg.vector_norm(rest, dim=1)
         noise = torch.where(noise.isfinite(), noise, math.inf)
         self.most = torch.maximum(noise, last.noise)  # noise of a few directions may lie along a change for once
-        return Turn(changed, before, noise, self._rings(rest, last.rings))
+        return Turn(changed, before, noise, self._rings(rest))
 
-    def _rings(self, rest: Tensor, last: Tensor | None) -> Tensor | None:
+    def _rings(self, rest: Tensor) -> Tensor | None:
         """What a step allows of noise in each ring of frequencies, as in a run, from all that may be noise, [B, N].
 
-        Kept is the least that any step allows, with the step before it, and LOW: early ones have hardly anything else.
-        A step that repeats a call repeats its noise, and tells nothing. last: of the step before.
+        A step that repeats a call repeats its noise, and tells nothing.
         """
         if self.x.ndim < 4:
             return None
         white = self.assumed().square() / self.size  # in units of std
         rings = noise_in_rings(rest.reshape(self.x.shape)) / white[:, None]
         tells = self.run.falls(self.sigma_hat)[:, None] & rings.isfinite()
-        rings = torch.where(tells, rings, math.inf).clamp(min=LOW**2)
-        both = rings if last is None else torch.maximum(rings, last)
-        self.rings = both if self.run.rings is None else torch.minimum(both, self.run.rings)
-        return rings
+        return torch.where(tells, rings, math.inf).clamp(min=LOW**2)
+
+    def _least(self, rings: Tensor | None) -> Tensor | None:
+        """The least that any step allows, with the step before it: early ones have hardly anything but noise."""
+        last, least = self.run.turn, self.run.rings
+        if rings is not None and last is not None and last.rings is not None:
+            rings = torch.maximum(rings, last.rings)
+        return rings if rings is None or least is None else torch.minimum(rings, least)
 
     def then(self, picked: Tensor | None = None) -> Past:
         """The call before that is APART from now, of the images picked or of all."""
@@ -179,9 +182,9 @@ class OwnSteps(Search):
             return told
         noise = math.sqrt(2) * self.noise() * self.std  # of two predictions
         most = None
-        if self.rings is not None:
+        if self.run.rings is not None:
             white = 2 * (self.assumed() * self.std)[picked].square() / self.size[picked]
-            most = white[:, None] * self.rings[picked]
+            most = white[:, None] * self.run.rings[picked]
         told, left, at_most = self.filtered(told, noise[None, picked, None], picked, SILENT, most)
         left = left.amax(dim=0) / (math.sqrt(2) * self.std[picked])
         self.left = self.left.index_copy(0, picked, left)
